@@ -1,0 +1,59 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The one error that products raise, and the kinds a playbook may branch on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Kind(StrEnum):
+    """Why a run could not do what was asked. Stable: playbooks branch on these, never on text."""
+
+    UNREACHABLE = "unreachable"
+    AUTH = "auth"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    TIMEOUT = "timeout"
+    UNSUPPORTED = "unsupported"
+    EXHAUSTED = "exhausted"
+    GUARD_REFUSED = "guard_refused"
+    PRECONDITION = "precondition"
+    PARTIAL = "partial"
+    VERIFY_FAILED = "verify_failed"
+
+
+@dataclass
+class OpsError(Exception):
+    """A failure that the caller can do something about.
+
+    C(hint) says what to do next. C(code) names the cause more finely than the kind
+    (C(dns), C(tls), C(loading)); C(retryable) is true where the same call may succeed later.
+    """
+
+    kind: Kind
+    message: str
+    hint: str = ""
+    code: str = ""
+    retryable: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.message
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a module returns under C(error)."""
+        return {
+            "kind": self.kind.value,
+            "code": self.code or self.kind.value,
+            "retryable": self.retryable,
+            "message": self.message,
+            "hint": self.hint,
+        }
+
+
+def bad_parameter(name: str, message: str, hint: str = "") -> OpsError:
+    """An option whose value is well-formed YAML but makes no sense, or is not safe."""
+    return OpsError(Kind.PRECONDITION, f"{name}: {message}", hint, code="bad_parameter")
