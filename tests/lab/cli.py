@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lab for people: servers that stay up between two commands, with an inventory for the runbooks.
+
+    python -m tests.lab up redis --topology replica
+    python -m tests.lab status
+    python -m tests.lab down
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.lab.process import LabError, ProcessId
+from tests.lab.redis_servers import (
+    OPERATOR,
+    Cluster,
+    RedisServer,
+    ReplicaPair,
+    SentinelSet,
+    start_acl,
+    start_cluster,
+    start_replica_pair,
+    start_sentinel,
+    start_single,
+    start_tls,
+)
+from tests.lab.world import Topology
+
+STARTERS: Mapping[str, Callable[..., Topology]] = {
+    "single": start_single,
+    "replica": start_replica_pair,
+    "sentinel": start_sentinel,
+    "cluster": start_cluster,
+    "acl": start_acl,
+    "tls": start_tls,
+}
+_HOST_VARIABLES = {
+    "ansible_connection": "local",
+    "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+}
+
+
+@dataclass(frozen=True)
+class Resident:
+    """A server that is up, as the state file tells it. `host` is its name in the inventory, `group` its group."""
+
+    topology: str
+    group: str
+    host: str
+    pid: int
+    started: str
+    connection: dict[str, Any]
+
+    @property
+    def identity(self) -> ProcessId:
+        return ProcessId(self.pid, self.started)
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where the lab of one checkout keeps its things."""
+
+    root: Path
+
+    @property
+    def lab(self) -> Path:
+        return self.root / ".lab"
+
+    @property
+    def state(self) -> Path:
+        return self.lab / "state.json"
+
+    @property
+    def inventory(self) -> Path:
+        return self.root / "inventories" / "lab" / "hosts.yml"
+
+    def load(self) -> list[Resident]:
+        if not self.state.exists():
+            return []
+        return [Resident(**entry) for entry in json.loads(self.state.read_text())]
+
+    def save(self, residents: list[Resident]) -> None:
+        """Write state and inventory (0600: they hold passwords); without residents both go."""
+        if not residents:
+            self.state.unlink(missing_ok=True)
+            self.inventory.unlink(missing_ok=True)
+            return
+        _write_secret(self.state, json.dumps([asdict(resident) for resident in residents], indent=2) + "\n")
+        _write_secret(self.inventory, "# Written by the lab.\n" + "\n".join(_yaml(_inventory(residents))) + "\n")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One command at a time."""
+        self.lab.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self.lab / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 when done, 1 with the reason on stderr when not."""
+    options = _parser().parse_args(arguments)
+    home = Home(options.root.resolve())
+    try:
+        with home.locked():
+            return int(options.run(home, options))
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+
+
+def up(home: Home, options: argparse.Namespace) -> int:
+    """Start the topology unless it is up; one of which only a part still runs is started anew."""
+    others, same = _split(home.load(), options.topology)
+    if same and all(resident.identity.alive() for resident in same):
+        print(f"{options.topology}: already up")
+    else:
+        _end(home, options.topology, same)
+        home.save(others)
+        config = {"maxmemory": options.maxmemory} if options.maxmemory else {}
+        made = STARTERS[options.topology](home.lab / options.topology, config=config, detached=True)
+        same = _residents(options.topology, made)
+        home.save([*others, *same])
+    _show(home, same)
+    return 0
+
+
+def status(home: Home, _options: argparse.Namespace) -> int:
+    """Show all servers; 1 when one of them has died or none is up."""
+    residents = home.load()
+    if not residents:
+        print("nothing is up")
+        return 1
+    _show(home, residents)
+    return 0 if all(resident.identity.alive() for resident in residents) else 1
+
+
+def down(home: Home, options: argparse.Namespace) -> int:
+    """Stop what `up` started, and nothing else: a recycled pid has another start time."""
+    residents = home.load()
+    for topology in [options.topology] if options.topology else sorted({r.topology for r in residents}):
+        residents, same = _split(residents, topology)
+        _end(home, topology, same)
+        home.save(residents)
+        print(f"{topology}: {'down' if same else 'was not up'}")
+    return 0
+
+
+def _end(home: Home, topology: str, residents: list[Resident]) -> None:
+    for identity in {resident.identity for resident in residents}:
+        identity.end()
+    shutil.rmtree(home.lab / topology, ignore_errors=True)
+
+
+def _split(residents: list[Resident], topology: str) -> tuple[list[Resident], list[Resident]]:
+    same = [resident for resident in residents if resident.topology == topology]
+    return [resident for resident in residents if resident.topology != topology], same
+
+
+def _residents(topology: str, made: Topology) -> list[Resident]:
+    def resident(group: str, host: str, server: RedisServer, user: str | None = None) -> Resident:
+        who = server.identity
+        return Resident(topology, group, f"redis-{host}", who.pid, who.started, server.connection(user))
+
+    match made:
+        case ReplicaPair(primary, replica):
+            return [resident("redis", "primary", primary), resident("redis", "replica", replica)]
+        case SentinelSet(primary, replica, sentinels):
+            watched = [resident("redis", "watched-primary", primary), resident("redis", "watched-replica", replica)]
+            return watched + [
+                resident("redis_sentinels", f"sentinel-{number}", server)
+                for number, server in enumerate(sentinels, start=1)
+            ]
+        case Cluster(nodes):
+            return [resident("redis", f"cluster-{number}", node) for number, node in enumerate(nodes, start=1)]
+    (server,) = made.servers
+    # The other users reach the same server: apart, so that a run over `redis` meets it once.
+    others = [user for user in server.passwords if user != OPERATOR]
+    return [
+        resident("redis", topology, server),
+        *(resident("redis_acl_users", f"{topology}-{user}", server, user) for user in others),
+    ]
+
+
+def _show(home: Home, residents: list[Resident]) -> None:
+    print(f"inventory: {home.inventory}")
+    for resident in residents:
+        life = "up" if resident.identity.alive() else "DEAD"
+        shown = {name: "********" if name == "password" else value for name, value in resident.connection.items()}
+        print(f"  {resident.host} ({resident.group}) {life}, pid {resident.pid}: {json.dumps(shown)}")
+
+
+def _inventory(residents: list[Resident]) -> dict[str, Any]:
+    groups: dict[str, Any] = {}
+    for resident in residents:
+        hosts = groups.setdefault(resident.group, {"hosts": {}})["hosts"]
+        hosts[resident.host] = {**_HOST_VARIABLES, "redis_connection": resident.connection}
+    return groups
+
+
+def _yaml(value: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """Block YAML of nested mappings; a JSON scalar is a YAML scalar."""
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield f"{indent}{name}:"
+            yield from _yaml(inner, indent + "  ")
+        else:
+            yield f"{indent}{name}: {json.dumps(inner)}"
+
+
+def _write_secret(path: Path, text: str) -> None:
+    """Readable by nobody else at any moment, and never half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    fresh.touch(mode=0o600)
+    fresh.write_text(text)
+    os.replace(fresh, path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.lab", description="Real servers to try the runbooks on.")
+    parser.add_argument("--root", type=Path, default=Path(__file__).parents[2], help=argparse.SUPPRESS)
+    verbs = parser.add_subparsers(required=True)
+    start = verbs.add_parser("up", help="start servers that stay up")
+    start.add_argument("product", choices=["redis"])
+    start.add_argument("--topology", choices=STARTERS, default="single")
+    start.add_argument("--maxmemory", help="limit of each data server, such as 64mb")
+    start.set_defaults(run=up)
+    verbs.add_parser("status", help="show what is up").set_defaults(run=status)
+    end = verbs.add_parser("down", help="stop what `up` started")
+    end.add_argument("--topology", choices=STARTERS, help="only this one")
+    end.set_defaults(run=down)
+    return parser

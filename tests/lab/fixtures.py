@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fixtures for a conftest: `from tests.lab.fixtures import *`.
+
+`redis_lab` starts what a test asks for. The named ones are fresh for each test, but for the cluster and the
+sentinels, which cost seconds: those are shared by the session and emptied, so do not kill their servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+import pytest
+
+from tests.lab.redis_servers import (
+    Cluster,
+    RedisServer,
+    ReplicaPair,
+    SentinelSet,
+    start_acl,
+    start_cluster,
+    start_replica_pair,
+    start_sentinel,
+    start_single,
+    start_tls,
+)
+from tests.lab.world import Lab, lab
+
+__all__ = [
+    "redis_acl",
+    "redis_cluster",
+    "redis_lab",
+    "redis_replica",
+    "redis_sentinel",
+    "redis_session_lab",
+    "redis_shared_cluster",
+    "redis_shared_sentinel",
+    "redis_single",
+    "redis_tls",
+]
+
+
+def _lab_of(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A lab whose logs stay when a test failed meanwhile."""
+    failed_before = request.session.testsfailed
+    with lab() as world:
+        yield world
+        world.keep_logs = request.session.testsfailed > failed_before
+
+
+@pytest.fixture
+def redis_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """`redis_lab.start(start_single, config={...})`; all is stopped at the end of the test."""
+    yield from _lab_of(request)
+
+
+@pytest.fixture(scope="session")
+def redis_session_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    yield from _lab_of(request)
+
+
+@pytest.fixture
+def redis_single(redis_lab: Lab) -> RedisServer:
+    return redis_lab.start(start_single)
+
+
+@pytest.fixture
+def redis_replica(redis_lab: Lab) -> ReplicaPair:
+    return redis_lab.start(start_replica_pair)
+
+
+@pytest.fixture
+def redis_acl(redis_lab: Lab) -> RedisServer:
+    return redis_lab.start(start_acl)
+
+
+@pytest.fixture
+def redis_tls(redis_lab: Lab) -> RedisServer:
+    return redis_lab.start(start_tls)
+
+
+@pytest.fixture(scope="session")
+def redis_shared_cluster(redis_session_lab: Lab) -> Cluster:
+    return redis_session_lab.start(start_cluster)
+
+
+@pytest.fixture(scope="session")
+def redis_shared_sentinel(redis_session_lab: Lab) -> SentinelSet:
+    return redis_session_lab.start(start_sentinel)
+
+
+@pytest.fixture
+def redis_cluster(redis_shared_cluster: Cluster) -> Cluster:
+    return _emptied(redis_shared_cluster, redis_shared_cluster.primaries)
+
+
+@pytest.fixture
+def redis_sentinel(redis_shared_sentinel: SentinelSet) -> SentinelSet:
+    return _emptied(redis_shared_sentinel, (redis_shared_sentinel.primary,))
+
+
+T = TypeVar("T")
+
+
+def _emptied(topology: T, writable: tuple[RedisServer, ...]) -> T:
+    for server in writable:
+        server.prove_own()
+        server.command("FLUSHALL")
+    return topology
