@@ -26,9 +26,7 @@ CORES = {
     "2.21": ("3.12", "ansible-core>=2.21.0,<2.22"),
     "2.22": ("3.13", "ansible-core>=2.22.0rc1,<2.23"),
 }
-EACH_CORE = nox.parametrize(
-    ["python", "core"], [nox.param(CORES[core][0], core, id=f"core-{core}") for core in CORES]
-)
+EACH_CORE = nox.parametrize(["python", "core"], [nox.param(CORES[core][0], core, id=f"core-{core}") for core in CORES])
 # Sanity tests that cannot run from a package index alone.
 SKIPPED_SANITY = {"2.22": {"pylint": "its plugin is a download from outside the package index"}}
 
@@ -39,9 +37,8 @@ nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False  # a skip, told in the summary
-nox.options.sessions = [
-    "lint", "typing", "unit", "pytest", "docs", "artifact", "runner", "importer", "compat", "sanity",
-]  # fmt: skip
+nox.options.sessions = ["lint", "typing", "docs", "unit", "pytest"]
+nox.options.sessions += ["artifact", "runner", "importer", "compat", "sanity"]
 
 LINKS = pythons.link({python for python, _ in CORES.values()}, ROOT / ".cache/pythons")
 os.environ["PATH"] = os.pathsep.join([str(LINKS), str(VENV_BIN), os.environ["PATH"]])

@@ -12,4 +12,4 @@ UNKNOWN_TO_PIP = {"--no-setuptools", "--no-wheel"}  # options of the original on
 ARGUMENTS = [argument for argument in sys.argv[1:] if argument not in UNKNOWN_TO_PIP]
 
 subprocess.run([sys.executable, "-m", "ensurepip", "--default-pip"], check=True)
-sys.exit(subprocess.run([sys.executable, "-m", "pip", "install", *ARGUMENTS]).returncode)
+sys.exit(subprocess.run([sys.executable, "-m", "pip", "install", *ARGUMENTS], check=False).returncode)

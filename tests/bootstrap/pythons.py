@@ -29,7 +29,7 @@ def find(version: str) -> Path | None:
     for candidate in candidates(version):
         if not os.access(candidate, os.X_OK):
             continue
-        tried = subprocess.run([candidate, "-c", PROBE], capture_output=True, text=True)
+        tried = subprocess.run([candidate, "-c", PROBE], check=False, capture_output=True, text=True)
         if tried.returncode == 0:
             return Path(tried.stdout.strip())
     return None

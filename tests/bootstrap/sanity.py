@@ -36,9 +36,10 @@ def main(artifact: str, *options: str) -> int:
         collection = Path(folder, "ansible_collections/sre/runbooks")
         with tarfile.open(artifact) as packed:
             packed.extractall(collection, filter="data")
-        ansible_test_command = Path(sys.executable).with_name("ansible-test")
-        command = [ansible_test_command, "sanity", "--color", "no", "--python", python, *options]
-        return subprocess.run(command, cwd=collection, stdin=subprocess.DEVNULL).returncode
+        program = str(Path(sys.executable).with_name("ansible-test"))
+        command = [program, "sanity", "--color", "no", "--python", python, *options]
+        done = subprocess.run(command, check=False, cwd=collection, stdin=subprocess.DEVNULL)
+        return done.returncode
 
 
 if __name__ == "__main__":

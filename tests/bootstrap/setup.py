@@ -49,7 +49,7 @@ def installer() -> list[str] | None:
     if os.geteuid() == 0:
         return ["apt-get"]
     sudo = shutil.which("sudo")
-    if sudo and subprocess.run([sudo, "-n", "true"], capture_output=True).returncode == 0:
+    if sudo and subprocess.run([sudo, "-n", "true"], check=False, capture_output=True).returncode == 0:
         return [sudo, "-n", "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
     return None
 
@@ -79,7 +79,7 @@ def make_venv() -> None:
 def install_tools() -> None:
     """The tools of `.venv`; uv puts them there in a second, pip is the way without it."""
     python, wanted = BIN / "python", ROOT / "tests/requirements-dev.txt"
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     pin = next(line for line in wanted.read_text().splitlines() if line.startswith("uv=="))
     os.environ.setdefault("UV_SYSTEM_CERTS", "true")
     try:
