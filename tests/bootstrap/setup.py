@@ -73,7 +73,7 @@ def make_venv() -> None:
     except ImportError:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         install_package(f"python{version}-venv", f"install the venv module of Python {version}")
-    venv.create(VENV, clear=True, with_pip=True)
+    venv.create(VENV, clear=True, symlinks=True, with_pip=True)
 
 
 def install_tools() -> None:
