@@ -70,7 +70,5 @@ def _write(folder: Path, name: str, certificate: x509.Certificate, key: ec.Ellip
     secret = folder / f"{name}.key"
     secret.touch(mode=0o600)
     secret.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )

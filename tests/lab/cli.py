@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The lab for people: servers that stay up between two commands, with an inventory for the runbooks.
 
-    python -m tests.lab up redis --topology replica
-    python -m tests.lab status
-    python -m tests.lab down
+`python -m tests.lab up redis --topology replica`, then `... status`, and at the end `... down`.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import argparse
 import contextlib
 import fcntl
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -123,7 +120,7 @@ def up(home: Home, options: argparse.Namespace) -> int:
     """Start the topology unless it is up; one of which only a part still runs is started anew."""
     others, same = _split(home.load(), options.topology)
     if same and all(resident.identity.alive() for resident in same):
-        print(f"{options.topology}: already up")
+        print(f"{options.topology}: already up, as it was started")
     else:
         _end(home, options.topology, same)
         home.save(others)
@@ -225,7 +222,7 @@ def _write_secret(path: Path, text: str) -> None:
     fresh.unlink(missing_ok=True)
     fresh.touch(mode=0o600)
     fresh.write_text(text)
-    os.replace(fresh, path)
+    fresh.replace(path)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import resource
 import secrets
 import socket
 import ssl
@@ -57,9 +58,10 @@ def fill_cache(
     names = (f"{match_prefix}{secrets.token_hex(3)}:{number}" for number in itertools.count())
     written = 0
     with server.client() as client:
+        evicted = _evicted(client)
         # The last, small steps fill the room that a refused large batch leaves.
         for batch in (500, 20, 1) if until == "oom" else (500,):
-            while _room(client, until):
+            while _evicted(client) == evicted if until == "oom" else _used(client) < until:
                 accepted = _set_all(client, list(itertools.islice(names, batch)), value_size, ttl)
                 written += accepted
                 if accepted < batch:
@@ -69,10 +71,12 @@ def fill_cache(
     return written
 
 
-def _room(client: redis.Redis, until: Literal["oom"] | int) -> bool:
-    if until == "oom":
-        return bool(ask(client, "INFO", "stats")["evicted_keys"] == 0)
-    return bool(ask(client, "INFO", "memory")["used_memory"] < until)
+def _evicted(client: redis.Redis) -> int:
+    return int(ask(client, "INFO", "stats")["evicted_keys"])
+
+
+def _used(client: redis.Redis) -> int:
+    return int(ask(client, "INFO", "memory")["used_memory"])
 
 
 def _set_all(client: redis.Redis, names: list[str], size: int, ttl: int | None) -> int:
@@ -183,6 +187,7 @@ def _hold(server: RedisServer, n: int, name: str, requests: tuple[tuple[Word, ..
     if not 0 < n <= _MAX_SOCKETS:
         raise LabError(f"{n} connections: give 1 to {_MAX_SOCKETS}")
     server.prove_own()
+    _allow_files(n)
     flood = ClientFlood()
     turns = itertools.cycle(requests or ((),))
     with _closing_on_error(flood):
@@ -195,6 +200,16 @@ def _hold(server: RedisServer, n: int, name: str, requests: tuple[tuple[Word, ..
             if request:
                 held.sendall(_packed(*request))
     return flood
+
+
+def _allow_files(n: int) -> None:
+    """Raise our own soft limit of open files, so that it is the server that turns clients away."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = n + 512
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        raise LabError(f"{n} connections: this process may open {hard} files")
+    if soft != resource.RLIM_INFINITY and wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextlib.contextmanager
@@ -282,8 +297,9 @@ class BusyScript:
             self._kill()
 
     def _kill(self) -> None:
-        with contextlib.suppress(redis.RedisError):
-            self._server.command("SCRIPT", "KILL")
+        # The answer may have to wait for the busy-reply-threshold.
+        with contextlib.suppress(redis.RedisError), self._server.client(socket_timeout=30) as client:
+            ask(client, "SCRIPT", "KILL")
 
 
 def busy_script(server: RedisServer, seconds: float) -> BusyScript:

@@ -129,7 +129,7 @@ def spawn(command: Sequence[str], scratch: Path, detached: bool = False) -> subp
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=None if detached else _die_with_parent,
+            preexec_fn=None if detached else _die_with_parent,  # noqa: PLW1509 - one system call, no lock
         )
 
 

@@ -147,7 +147,7 @@ class RedisServer:
         self._child = spawn([_binary(), str(self._config_file), *mode], self.scratch, self.recipe.detached)
         self.identity = ProcessId.of(self._child.pid)
         try:
-            wait_until(self._ready, _START_SECONDS, f"start on port {self.port}:\n{self.log_tail(20)}", pause=0.01)
+            wait_until(self._ready, _START_SECONDS, f"start on port {self.port}, see {self.scratch}", pause=0.01)
         except BaseException:
             self.kill()
             raise

@@ -63,7 +63,7 @@ class Witness:
         self._fencer = server.client(single_connection_client=True)
         self._own_origin = ask(self._fencer, "CLIENT INFO")["addr"].encode()
         self._write_names = _names_of_writes(self._fencer)
-        self._listener: Any = server.client(single_connection_client=True, socket_timeout=None)
+        self._listener = server.client(single_connection_client=True, socket_timeout=None)
         self._listener.ping()
         ask(self._fencer, "ECHO", "")  # so that its count betrays a CONFIG RESETSTAT
         self._counts_before = _counts(self._fencer)
@@ -73,7 +73,7 @@ class Witness:
         self._news = threading.Condition()
         self._error: Exception | None = None
         self._over = False
-        self._monitor: Any = self._listener.connection  # redis-py's own reading of MONITOR loses binary arguments
+        self._monitor = _below(self._listener)
         self._monitor.send_command("MONITOR")
         self._monitor.read_response()
         self._thread = threading.Thread(target=self._listen, name="lab-witness", daemon=True)
@@ -106,10 +106,10 @@ class Witness:
     def fence(self) -> None:
         """Return when all that the server took before this call is in the record; LabError after 15 s."""
         nonce = secrets.token_hex(16).encode()
-        self._fences[nonce] = False
         try:
+            self._counts_after = _counts(self._fencer)  # first, so that all it counts is in the record too
+            self._fences[nonce] = False
             ask(self._fencer, "ECHO", nonce)
-            self._counts_after = _counts(self._fencer)
         except redis.RedisError as error:
             raise LabError(f"the witness lost the server: {error}") from error
         with self._news:
@@ -126,7 +126,7 @@ class Witness:
             client.close()
 
     def _baseline(self, name: str) -> int:
-        was_reset = self._counts_after["echo"] < self._counts_before["echo"] + len(self._fences)
+        was_reset = self._counts_after["echo"] < self._counts_before["echo"] + len(self._fences) - 1
         return 0 if was_reset else self._counts_before[name]
 
     def _is_write(self, name: str) -> bool:
@@ -212,9 +212,14 @@ def _canonical(value: Any) -> bytes:
     return bytes(value)
 
 
+def _below(client: Any) -> Any:
+    """The client's one connection: above it redis-py loses binary arguments of MONITOR and trips over COMMAND LIST."""
+    return client.connection
+
+
 def _names_of_writes(client: redis.Redis) -> frozenset[str]:
     """As the server classifies its own commands; subcommands as `xgroup|create`."""
-    connection: Any = client.connection  # below the client, whose parser trips over this answer
+    connection = _below(client)
     connection.send_command("COMMAND", "LIST", "FILTERBY", "ACLCAT", "write")
     return frozenset(name.decode() for name in connection.read_response())
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import sys
 import tempfile
@@ -33,19 +34,19 @@ class Lab:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.keep_logs = False
-        self._owned: list[Topology] = []
+        self._count = itertools.count(1)
+        self._stops = contextlib.ExitStack()
 
     def start(self, starter: Callable[Concatenate[Path, P], T], *args: P.args, **options: P.kwargs) -> T:
         """`world.start(start_single, config={...})`: as the starter, in a scratch directory of this lab's own."""
-        name = f"{len(self._owned) + 1}-{starter.__name__.removeprefix('start_')}"
+        name = f"{next(self._count)}-{starter.__name__.removeprefix('start_')}"
         made = starter(self.root / name, *args, **options)
-        self._owned.append(made)
+        self._stops.callback(made.stop)
         return made
 
     def stop(self) -> None:
-        """Stop all, last first; harmless when repeated."""
-        while self._owned:
-            self._owned.pop().stop()
+        """Stop all, last first, even if one will not; harmless when repeated."""
+        self._stops.close()
 
     def close(self) -> None:
         """Stop all and remove the scratch directories, or say where they are kept."""

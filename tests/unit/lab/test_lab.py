@@ -35,6 +35,7 @@ from tests.lab.witness import fingerprint, monitor
 from tests.lab.world import Lab, lab
 
 ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.redis
 
 
 class TestSingle:
@@ -271,7 +272,8 @@ class TestFaults:
 
     def test_fills_an_evicting_server_until_it_evicts(self, redis_lab: Lab) -> None:
         server = redis_lab.start(start_single, config={"maxmemory": "8mb", "maxmemory-policy": "allkeys-lru"})
-        faults.fill_cache(server, ttl=600)
+        for _again in range(2):
+            assert faults.fill_cache(server, ttl=600) > 0
         assert server.info("stats")["evicted_keys"] > 0
 
     def test_fills_to_a_size_and_needs_a_limit(self, redis_single: RedisServer) -> None:
