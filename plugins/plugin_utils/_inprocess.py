@@ -18,8 +18,9 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ..module_utils._core.door import Door
 from ..module_utils._core.plan import Progress
-from ..module_utils._core.run import Door, execute
+from ..module_utils._core.run import execute
 
 try:
     from ansible.module_utils.secrets import register_secrets
@@ -56,9 +57,7 @@ class InProcess(ActionBase):
         params = _validated(door, plain(self._task.args))
         register_secrets(list(door.spec.secrets(params)))
         host = variables.get("inventory_hostname", "")
-        result.update(
-            execute(door, params, check_mode=bool(self._task.check_mode), progress=_progress(host))
-        )
+        result.update(execute(door, params, check_mode=bool(self._task.check_mode), progress=_progress(host)))
         return result
 
     def _must_ship(self, variables: Mapping[str, Any]) -> bool:
@@ -83,11 +82,9 @@ def plain(value: Any) -> Any:
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    for exact in (str, bytes, float):
-        if isinstance(value, exact) and type(value) is not exact:
-            return exact.__new__(exact, value)
-    if isinstance(value, int) and not isinstance(value, bool) and type(value) is not int:
-        return int(value)
+    for exact in (str, float, int):
+        if isinstance(value, exact) and not isinstance(value, bool):
+            return exact(value)
     return value
 
 

@@ -43,7 +43,9 @@ class Guard:
         """Reads the options of P(guard_options); a limit of zero is a mistake, never "unlimited"."""
         count, fraction, size = params.get("max_count"), params.get("max_fraction"), params.get("max_bytes")
         if count is not None and count < 1:
-            raise bad_parameter("max_count", f"{count} is not a limit", "Give the largest number that is right, from 1.")
+            raise bad_parameter(
+                "max_count", f"{count} is not a limit", "Give the largest number that is right, from 1."
+            )
         if fraction is not None and not 0 < fraction <= 1:
             raise bad_parameter("max_fraction", f"{fraction} is not a fraction", "Give a number above 0, at most 1.")
         limit = None if size is None else parse_size(size, "max_bytes")
@@ -82,7 +84,7 @@ class Guard:
         grown = count.isdigit() and plan.count > int(count) * (1 + room)
         if wanted != found or not count.isdigit() or grown:
             text = f"approved_plan {self.approved_plan} is not the plan of now, {plan.id}"
-            hint = "The target, the selection or its size has changed. Read the plan of a new check run, then approve that."
+            hint = "The target, the selection or its size has changed. Read the plan of a new check run and approve it."
             raise OpsError(Kind.CONFLICT, text, hint, code="stale_plan")
 
 

@@ -17,7 +17,10 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), MASK),
     (
-        re.compile(r"(?P<head>\b(?:password|passwd|pwd|secret|token|requirepass|masterauth)\b\s*[=:]\s*)[^\s,;&]+", re.IGNORECASE),
+        re.compile(
+            r"(?P<head>\b(?:password|passwd|pwd|secret|token|requirepass|masterauth)\b\s*[=:]\s*)[^\s,;&]+",
+            re.IGNORECASE,
+        ),
         r"\g<head>" + MASK,
     ),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), MASK),

@@ -20,7 +20,8 @@ from .._core.errors import Kind, OpsError
 from .._core.plan import Target
 from .._core.spec import Params
 from .address import Address, address_of, managed_by
-from .replies import parse_info, parse_nodes, text, translate
+from .errors import translate
+from .replies import parse_info, parse_nodes, text
 
 Arg = bytes | str | int | float
 Command = tuple[Arg, ...]

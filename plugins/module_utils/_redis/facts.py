@@ -10,6 +10,7 @@ from typing import Any
 
 from .._core.errors import OpsError
 from .client import Server
+from .errors import translate
 from .host import memory_limit
 from .model import (
     Clients,
@@ -23,7 +24,7 @@ from .model import (
     Replication,
     SlowCommand,
 )
-from .replies import number, pairs, parse_fields, parse_info, text, translate
+from .replies import number, pairs, parse_fields, parse_info, text
 
 #: Part of the host's memory that a limit may take: a fork for a snapshot copies what changes meanwhile.
 BEARABLE_SHARE = 0.75
@@ -102,7 +103,9 @@ def read_memory(server: Server, info: Mapping[str, str], host_memory: int = 0) -
     """The memory section of INFO, with the host's own limit where it can be known."""
     used, rss = number(info, "used_memory"), number(info, "used_memory_rss")
     total = number(info, "total_system_memory")
-    known = [size for size in (host_memory, total, memory_limit(server.address.host, number(info, "process_id"))) if size]
+    known = [
+        size for size in (host_memory, total, memory_limit(server.address.host, number(info, "process_id"))) if size
+    ]
     return Memory(
         used=used,
         counted=used - number(info, "mem_not_counted_for_evict"),
@@ -159,9 +162,14 @@ def _persistence(reading: _Reading) -> Persistence:
 
 
 def _databases(reading: _Reading) -> dict[str, Database]:
-    lines = {name: parse_fields(value, ",") for name, value in reading.info.items() if name[2:].isdigit() and name[:2] == "db"}
+    lines = {
+        name: parse_fields(value, ",")
+        for name, value in reading.info.items()
+        if name[2:].isdigit() and name[:2] == "db"
+    }
     return {
-        name: Database(int(line["keys"]), int(line["expires"]), int(line["avg_ttl"]) / 1000) for name, line in lines.items()
+        name: Database(int(line["keys"]), int(line["expires"]), int(line["avg_ttl"]) / 1000)
+        for name, line in lines.items()
     }
 
 
@@ -204,9 +212,7 @@ def _rates(reading: _Reading) -> dict[str, float] | None:
     first = parse_info(reading.server.call("INFO", "stats"))
     time.sleep(seconds)
     second = parse_info(reading.server.call("INFO", "stats"))
-    return {
-        name: round((number(second, field) - number(first, field)) / seconds, 3) for field, name in _RATES.items()
-    }
+    return {name: round((number(second, field) - number(first, field)) / seconds, 3) for field, name in _RATES.items()}
 
 
 def _settings(reading: _Reading) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .._core.plan import Finding, Severity
 from .model import Clients, CommandCost, Facts, Latency, Memory, Persistence, Replication, SlowCommand
@@ -42,7 +43,12 @@ def findings(facts: Facts, limits: Thresholds, subject: str) -> tuple[Finding, .
 
 
 def _memory(memory: Memory, limits: Thresholds, subject: str) -> Iterator[Finding]:
-    use = {"ratio": round(memory.ratio, 4), "counted": memory.counted, "limit": memory.limit, "policy": memory.policy}
+    use: dict[str, Any] = {
+        "ratio": round(memory.ratio, 4),
+        "counted": memory.counted,
+        "limit": memory.limit,
+        "policy": memory.policy,
+    }
     if memory.limit and memory.ratio >= 0.97 and not memory.evicts:
         yield Finding("redis.memory_full", Severity.CRITICAL, subject, use, "Run redis_memory_full.")
     elif memory.limit and memory.ratio >= limits.memory_ratio:
@@ -53,8 +59,8 @@ def _memory(memory: Memory, limits: Thresholds, subject: str) -> Iterator[Findin
         advice = "Set maxmemory: without it the kernel decides when this server ends."
         yield Finding("redis.limit_missing", Severity.WARNING, subject, {"bearable": memory.bearable}, advice)
     elif memory.bearable and memory.limit > memory.bearable:
-        evidence = {"limit": memory.limit, "bearable": memory.bearable, "host_total": memory.host_total}
-        yield Finding("redis.limit_above_host", Severity.WARNING, subject, evidence, "Lower maxmemory, or add memory.")
+        host = {"limit": memory.limit, "bearable": memory.bearable, "host_total": memory.host_total}
+        yield Finding("redis.limit_above_host", Severity.WARNING, subject, host, "Lower maxmemory, or add memory.")
     yield from _waste(memory, limits, subject)
 
 
@@ -66,7 +72,7 @@ def _waste(memory: Memory, limits: Thresholds, subject: str) -> Iterator[Finding
     base = memory.limit or memory.used
     for name, size, advice in (
         ("client", memory.client_buffers, "Find who does not read its replies: redis_clients_flood."),
-        ("replica", memory.replica_buffers, "A replica or the backlog lags: look at replication and repl-backlog-size."),
+        ("replica", memory.replica_buffers, "A replica or the backlog lags: look at replication."),
     ):
         if base and size / base >= limits.buffers_share:
             evidence = {"bytes": size, "share": round(size / base, 4)}
@@ -83,11 +89,13 @@ def _clients(clients: Clients, limits: Thresholds, subject: str) -> Iterator[Fin
 def _replication(replication: Replication, limits: Thresholds, subject: str) -> Iterator[Finding]:
     if replication.role == "slave" and replication.link != "up":
         evidence = {"primary": replication.primary, "link": replication.link}
-        yield Finding("redis.replica_link_down", Severity.CRITICAL, subject, evidence, "Look at the primary and the network.")
+        yield Finding(
+            "redis.replica_link_down", Severity.CRITICAL, subject, evidence, "Look at the primary and the network."
+        )
     for replica in replication.replicas:
         if replica.state != "online" or replica.lag > limits.replica_lag:
-            evidence = {"replica": replica.address, "state": replica.state, "lag": replica.lag}
-            yield Finding("redis.replica_lagging", Severity.WARNING, subject, evidence, "Wait before any bulk work.")
+            seen = {"replica": replica.address, "state": replica.state, "lag": replica.lag}
+            yield Finding("redis.replica_lagging", Severity.WARNING, subject, seen, "Wait before any bulk work.")
 
 
 def _persistence(persistence: Persistence, subject: str) -> Iterator[Finding]:
@@ -98,7 +106,9 @@ def _persistence(persistence: Persistence, subject: str) -> Iterator[Finding]:
         evidence = {"stops_writes": persistence.stops_writes, "unsaved_changes": persistence.unsaved_changes}
         yield Finding("redis.snapshot_failed", severity, subject, evidence, "Look at the disk, and at fork in the log.")
     if not persistence.append_ok:
-        yield Finding("redis.append_failed", Severity.CRITICAL, subject, {}, "Look at the disk of the append-only file.")
+        yield Finding(
+            "redis.append_failed", Severity.CRITICAL, subject, {}, "Look at the disk of the append-only file."
+        )
 
 
 def _slowness(
@@ -117,7 +127,9 @@ def _slowness(
     whole = [cost for cost in costs if cost.command.partition("|")[0] in _WHOLE]
     if whole:
         evidence = {cost.command: {"calls": cost.calls, "per_call_us": round(cost.per_call, 1)} for cost in whole}
-        yield Finding("redis.whole_keyspace_commands", Severity.WARNING, subject, evidence, "Use SCAN and its kin instead.")
+        yield Finding(
+            "redis.whole_keyspace_commands", Severity.WARNING, subject, evidence, "Use SCAN and its kin instead."
+        )
     for event in latency:
         if event.worst >= limits.slow_ms:
             evidence = {"event": event.event, "worst_ms": event.worst, "latest_ms": event.latest}

@@ -6,7 +6,7 @@ from __future__ import annotations
 from .._core.door import Product
 from .._core.spec import Spec
 from .client import connect
-from .replies import translate
+from .errors import translate
 
 CONNECTION = Spec(
     {

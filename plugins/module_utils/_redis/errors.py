@@ -1,0 +1,123 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the driver's exceptions and the server's error replies mean."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from .._core.errors import Kind, OpsError
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    kind: Kind
+    code: str
+    hint: str
+    retryable: bool = False
+
+    def error(self, words: str) -> OpsError:
+        return OpsError(self.kind, words, self.hint, self.code, self.retryable)
+
+
+def _later(kind: Kind, code: str, hint: str) -> _Meaning:
+    """Something that may pass by itself."""
+    return _Meaning(kind, code, hint, retryable=True)
+
+
+_NO_COMMAND = _Meaning(
+    Kind.UNSUPPORTED, "unknown_command", "This server does not have the command, or its service forbids it."
+)
+_NO_DB = _Meaning(Kind.NOT_FOUND, "no_such_db", "Check db: the server has fewer databases.")
+_WRONG = _Meaning(Kind.AUTH, "wrongpass", "Check username and password; from Redis 6 on both count.")
+_PRE = Kind.PRECONDITION
+
+#: How the text of an error reply starts, without a leading C(ERR), and what it means.
+_REPLIES: Mapping[str, _Meaning] = {
+    "NOAUTH": _Meaning(Kind.AUTH, "noauth", "The server wants a password: set password, or REDIS_PASSWORD."),
+    "WRONGPASS": _WRONG,
+    "invalid username-password": _WRONG,
+    "AUTH <password> called without": _Meaning(
+        Kind.AUTH, "no_password_set", "The server has no password: leave it out."
+    ),
+    "NOPERM": _Meaning(Kind.FORBIDDEN, "acl", "Grant the command to this user with ACL SETUSER, or use another user."),
+    "LOADING": _later(_PRE, "loading", "The server is reading its data set. Wait until loading is 0."),
+    "BUSY": _later(_PRE, "busy", "A script blocks the server. SCRIPT KILL ends it if it has not written yet."),
+    "MISCONF": _Meaning(_PRE, "misconf", "Snapshots fail, so writes are refused. Look at the server's disk and log."),
+    "MASTERDOWN": _later(_PRE, "masterdown", "This replica has lost its primary and may not serve old data."),
+    "CLUSTERDOWN": _later(_PRE, "clusterdown", "Slots are not served. Look at CLUSTER INFO and at the failed nodes."),
+    "READONLY": _Meaning(_PRE, "replica", "This is a replica. Aim at its primary."),
+    "MOVED": _Meaning(_PRE, "cluster_node", "This is a node of a cluster. Set cluster to auto."),
+    "NOREPLICAS": _later(_PRE, "noreplicas", "Too few replicas are in step (min-replicas-to-write)."),
+    "OOM": _Meaning(Kind.EXHAUSTED, "oom", "The server is at maxmemory. Run redis_memory_full."),
+    "max number of clients reached": _later(
+        Kind.EXHAUSTED, "maxclients", "No connection is free. Raise maxclients from a client that is still connected."
+    ),
+    "DENIED": _Meaning(
+        Kind.FORBIDDEN, "protected_mode", "Protected mode refuses this address. Set a password, or connect locally."
+    ),
+    "unknown command": _NO_COMMAND,
+    "unknown subcommand": _NO_COMMAND,
+    "DB index is out of range": _NO_DB,
+    "invalid DB index": _NO_DB,
+    "Protocol error": _Meaning(
+        Kind.UNREACHABLE, "protocol", "Something else than Redis answers there, or it wants TLS."
+    ),
+}
+
+#: Exceptions of the layers below, the most telling first.
+_BELOW: Mapping[type[BaseException], _Meaning] = {
+    ssl.SSLError: _Meaning(
+        Kind.UNREACHABLE, "tls", "Check tls, ca_cert, and the host name against the server's certificate."
+    ),
+    socket.gaierror: _Meaning(Kind.UNREACHABLE, "dns", "The host name does not resolve. Check host."),
+    ConnectionRefusedError: _later(
+        Kind.UNREACHABLE, "refused", "Nothing listens there. Check host and port, and whether Redis runs."
+    ),
+    TimeoutError: _later(
+        Kind.TIMEOUT, "timeout", "No answer in time: a firewall, a stopped server, or one long command."
+    ),
+}
+
+#: redis-py's own wrappers, for the cases in which it drops the cause.
+_WRAPPERS: Mapping[str, _Meaning] = {
+    "TimeoutError": _BELOW[TimeoutError],
+    "ConnectionError": _later(
+        Kind.UNREACHABLE, "connection", "The connection broke. See whether the server still runs."
+    ),
+    "InvalidResponse": _REPLIES["Protocol error"],
+}
+
+
+def translate(error: Exception) -> OpsError | None:
+    """An exception of the driver, or an error reply, as one of ours; None for a bug."""
+    if isinstance(error, OpsError):
+        return error
+    from_driver = type(error).__module__.partition(".")[0] == "redis"
+    if not from_driver and not isinstance(error, OSError):
+        return None
+    words = str(error)
+    reply = words.removeprefix("ERR ")
+    for start, meaning in _REPLIES.items():
+        if reply.startswith(start):
+            return meaning.error(words)
+    for link in _causes(error):
+        for kind, meaning in _BELOW.items():
+            if isinstance(link, kind):
+                return meaning.error(words)
+    wrapper = "ConnectionError" if isinstance(error, OSError) else type(error).__name__
+    if wrapper in _WRAPPERS:
+        return _WRAPPERS[wrapper].error(words)
+    return OpsError(_PRE, words, "The server refused; see its log.", "refused_command")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception and those that lie underneath."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
