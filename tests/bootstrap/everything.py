@@ -24,7 +24,8 @@ def main(*options: str) -> int:
     results: dict[str, list[str]] = {"success": [], "failed": [], "skipped": []}
     for session in json.loads(REPORT.read_text())["sessions"]:
         outcome = session["result"] if session["result"] in results else "failed"
-        results[outcome].append(f"{session['signatures'][0]}: {session['reason'] or outcome}")
+        name, reason = session["signatures"][0], session["reason"]
+        results[outcome].append(f"{name}: {reason}" if reason else name)
 
     print("\nsummary")
     print(NOTES.read_text() if NOTES.exists() else "", end="")
