@@ -71,6 +71,10 @@ options:
     description: Seconds after which O(clear_of) has failed.
     type: float
     default: 30
+  strict:
+    description: Fail when O(clear_of) does not hold in time; with V(false) RV(verify) only says so.
+    type: bool
+    default: true
 seealso:
   - module: sre.runbooks.redis_keyspace_info
 """
@@ -195,6 +199,7 @@ SPEC = Spec(
         "consecutive": {"type": "int", "default": 3},
         "interval": {"type": "float", "default": 0.5},
         "timeout": {"type": "float", "default": 30},
+        "strict": {"type": "bool", "default": True},
     }
 )
 
@@ -242,7 +247,7 @@ def _verify(redis: Redis, look: Look, limits: Thresholds, wanted: Params) -> Ver
         return ", ".join(f"{finding.id} on {finding.subject} {dict(finding.evidence)}" for finding in bad)
 
     words = f"clear of {', '.join(names)}"
-    return Verify(words, check, wanted["consecutive"], wanted["interval"], wanted["timeout"])
+    return Verify(words, check, wanted["consecutive"], wanted["interval"], wanted["timeout"], wanted["strict"])
 
 
 def _matches(name: str, patterns: list[str]) -> bool:

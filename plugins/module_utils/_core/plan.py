@@ -134,7 +134,8 @@ class Forecast:
 class Verify:
     """The condition that must hold C(consecutive) times in a row within C(timeout) seconds.
 
-    C(check) returns an empty string when it holds, else what is still wrong.
+    C(check) returns an empty string when it holds, else what is still wrong. A condition that is not
+    C(required) is only reported: the caller decides what follows.
     """
 
     words: str
@@ -142,6 +143,7 @@ class Verify:
     consecutive: int = 1
     interval: float = 0.5
     timeout: float = 30.0
+    required: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

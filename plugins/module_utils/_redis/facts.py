@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ def read_facts(server: Server, info: Mapping[str, str], look: Look) -> Facts:
 
 def fresh_memory(server: Server, host_memory: int = 0) -> Memory:
     """Memory as it is now."""
-    return read_memory(server, parse_info(server.call("INFO", "memory")), host_memory)
+    return read_memory(server, parse_info(server.call("INFO")), host_memory)
 
 
 def read_memory(server: Server, info: Mapping[str, str], host_memory: int = 0) -> Memory:
@@ -113,6 +114,7 @@ def read_memory(server: Server, info: Mapping[str, str], host_memory: int = 0) -
         rss=rss,
         limit=number(info, "maxmemory"),
         policy=info.get("maxmemory_policy", "noeviction"),
+        evictable=_evictable(info),
         dataset=number(info, "used_memory_dataset"),
         overhead=number(info, "used_memory_overhead"),
         fragmentation_ratio=round(rss / used, 3) if used else 1.0,
@@ -122,6 +124,16 @@ def read_memory(server: Server, info: Mapping[str, str], host_memory: int = 0) -
         host_total=min(known, default=0),
         bearable=int(min(known, default=0) * BEARABLE_SHARE),
     )
+
+
+def _evictable(info: Mapping[str, str]) -> float:
+    """Share of the keys that the policy may evict."""
+    policy = info.get("maxmemory_policy", "noeviction")
+    if not policy.startswith("volatile"):
+        return float(policy != "noeviction")
+    databases = _keyspace(info).values()
+    keys = sum(database.keys for database in databases)
+    return sum(database.expiring for database in databases) / keys if keys else 0.0
 
 
 def _memory(reading: _Reading) -> Memory:
@@ -162,11 +174,12 @@ def _persistence(reading: _Reading) -> Persistence:
 
 
 def _databases(reading: _Reading) -> dict[str, Database]:
-    lines = {
-        name: parse_fields(value, ",")
-        for name, value in reading.info.items()
-        if name[2:].isdigit() and name[:2] == "db"
-    }
+    return _keyspace(reading.info)
+
+
+def _keyspace(info: Mapping[str, str]) -> dict[str, Database]:
+    """INFO's C(db<n>) lines."""
+    lines = {name: parse_fields(value, ",") for name, value in info.items() if re.fullmatch(r"db\d+", name)}
     return {
         name: Database(int(line["keys"]), int(line["expires"]), int(line["avg_ttl"]) / 1000)
         for name, line in lines.items()

@@ -8,12 +8,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 
+#: Share of keys under which a policy that evicts keys with a TTL is as good as none.
+_ENOUGH = 0.01
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """INFO memory, put in the words of the limit.
 
     C(counted) is what the server compares with C(limit): used memory without the replicas' output
-    buffers. C(bearable) is the largest limit that the host, or the container, can stand; 0 if unknown.
+    buffers. C(evictable) is the share of keys that the policy may evict. C(bearable) is the largest limit that the host, or the container, can stand; 0 if unknown.
     """
 
     used: int
@@ -22,6 +26,7 @@ class Memory:
     rss: int
     limit: int
     policy: str
+    evictable: float
     dataset: int
     overhead: int
     fragmentation_ratio: float
@@ -38,7 +43,8 @@ class Memory:
 
     @property
     def evicts(self) -> bool:
-        return self.policy != "noeviction"
+        """Whether the policy makes room: C(volatile-*) does not where hardly a key has a TTL."""
+        return self.evictable >= _ENOUGH
 
     def over(self, ratio: float) -> int:
         """Bytes that have to go before C(ratio) of the limit is in use; 0 if none."""
