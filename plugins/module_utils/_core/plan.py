@@ -146,6 +146,14 @@ class Verify:
     required: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Aftermath:
+    """What only the steps could show: facts that replace the plan's, and findings that join its own."""
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Everything a module knows before its first write. An info module's plan has no steps.
@@ -153,6 +161,7 @@ class Plan:
     C(facts) is the module's own noun in the result. C(exact) is false where clients may change the
     world between plan and act (bulk work on a live keyspace). C(population) is what the guard takes
     fractions of. C(confirm) names what C(confirm) must repeat, where the work cannot be taken back.
+    C(aftermath) looks again once steps have been taken.
     """
 
     target: Target
@@ -168,6 +177,7 @@ class Plan:
     exact: bool = True
     population: int | None = None
     confirm: str = ""
+    aftermath: Callable[[], Aftermath] | None = None
 
     @property
     def count(self) -> int:

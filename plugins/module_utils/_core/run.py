@@ -16,7 +16,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from .door import Door
 from .errors import Kind, OpsError
 from .guard import Guard
-from .plan import Done, Plan, Progress, Spared, Step
+from .plan import Aftermath, Done, Plan, Progress, Spared, Step
 from .redact import redact
 from .spec import Params
 from .wait import Verdict, hold
@@ -31,6 +31,7 @@ class _Taken:
     undone: list[str] = field(default_factory=list)
     verdict: Verdict | None = None
     measured: dict[str, Any] | None = None
+    aftermath: Aftermath = field(default_factory=Aftermath)
     started: float = field(default_factory=time.monotonic)
 
 
@@ -82,6 +83,8 @@ def _carry_out(door: Door, params: Params, taken: _Taken, check_mode: bool, prog
         if plan.verify and (taken.done or not plan.steps):
             taken.verdict = hold(plan.verify)
         _measure(plan, taken)
+        if plan.aftermath and taken.done:
+            taken.aftermath = plan.aftermath()
         if plan.verify and plan.verify.required and taken.verdict and not taken.verdict.ok:
             raise _not_verified(plan, taken.verdict)
 
@@ -132,12 +135,14 @@ def _outcome(taken: _Taken, check_mode: bool) -> dict[str, Any]:
 def _described(plan: Plan, taken: _Taken) -> dict[str, Any]:
     """The part of a result that success and failure share."""
     steps = [step for step, done in taken.done if done.count] if taken.done else plan.steps
+    findings = (*plan.findings, *taken.aftermath.findings)
     return {
         **plan.facts,
+        **taken.aftermath.facts,
         "diff": {"before": plan.before, "after": plan.after},
         "plan": plan.as_dict(),
         "spared": [spared.as_dict() for spared in (*plan.spared, *_missed(taken))],
-        "findings": [finding.as_dict() for finding in sorted(plan.findings, key=lambda f: -f.severity)],
+        "findings": [finding.as_dict() for finding in sorted(findings, key=lambda f: -f.severity)],
         "forecast": plan.forecast.as_dict() if plan.forecast else {},
         "measured": taken.measured or {},
         "undo": [step.undo.as_dict(step.subject) for step in steps],

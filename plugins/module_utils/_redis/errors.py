@@ -81,8 +81,18 @@ _BELOW: Mapping[type[BaseException], _Meaning] = {
     ),
 }
 
-#: redis-py's own wrappers, for the cases in which it drops the cause.
+#: redis-py's exceptions by name: it strips the first word of a reply that has a class of its own, and its
+#: wrappers of network errors may drop the cause.
 _WRAPPERS: Mapping[str, _Meaning] = {
+    "AuthenticationError": _REPLIES["NOAUTH"],
+    "NoPermissionError": _REPLIES["NOPERM"],
+    "OutOfMemoryError": _REPLIES["OOM"],
+    "BusyLoadingError": _REPLIES["LOADING"],
+    "MasterDownError": _REPLIES["MASTERDOWN"],
+    "ClusterDownError": _REPLIES["CLUSTERDOWN"],
+    "ReadOnlyError": _REPLIES["READONLY"],
+    "MovedError": _REPLIES["MOVED"],
+    "MaxClientsError": _REPLIES["max number of clients reached"],
     "TimeoutError": _BELOW[TimeoutError],
     "ConnectionError": _later(
         Kind.UNREACHABLE, "connection", "The connection broke. See whether the server still runs."
