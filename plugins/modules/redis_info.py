@@ -72,7 +72,7 @@ options:
     type: float
     default: 30
   strict:
-    description: Fail when O(clear_of) does not hold in time; with V(false) RV(verify) only says so.
+    description: Fail when O(clear_of) does not hold in time; with V(false) C(verify) only says so.
     type: bool
     default: true
 seealso:
@@ -107,7 +107,7 @@ findings:
       evidence: {ratio: 0.99, counted: 66436300, limit: 67108864, policy: noeviction}
       suggest: Run redis_memory_full.
 memory:
-  description: Memory in bytes; RV(memory.ratio) is the share of the limit, RV(memory.bearable) what the host can stand.
+  description: Memory in bytes; C(ratio) is the share of the limit in use, C(bearable) the largest limit that the host can stand.
   returned: when asked for and seen
   type: dict
 clients:

@@ -78,11 +78,11 @@ class Guard:
             raise _refused(plan, text, "max_fraction")
 
     def _same_as_approved(self, plan: Plan) -> None:
-        wanted, _, count = self.approved_plan.partition(".")
-        found, _, _ = plan.id.partition(".")
+        wanted, dot, count = self.approved_plan.rpartition(".")
+        found = plan.id.rpartition(".")[0]
         room = 0 if plan.exact else DRIFT
         grown = count.isdigit() and plan.count > int(count) * (1 + room)
-        if wanted != found or not count.isdigit() or grown:
+        if wanted != found or not dot or not count.isdigit() or grown:
             text = f"approved_plan {self.approved_plan} is not the plan of now, {plan.id}"
             hint = "The target, the selection or its size has changed. Read the plan of a new check run and approve it."
             raise OpsError(Kind.CONFLICT, text, hint, code="stale_plan")

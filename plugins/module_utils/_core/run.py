@@ -34,6 +34,11 @@ class _Taken:
     aftermath: Aftermath = field(default_factory=Aftermath)
     started: float = field(default_factory=time.monotonic)
 
+    @property
+    def acted(self) -> bool:
+        """Whether anything was really changed."""
+        return any(done.count for step, done in self.done)
+
 
 def run(door: Door) -> None:
     """A module's C(main): everything that concerns Ansible, once."""
@@ -57,8 +62,8 @@ def execute(
     """
     taken = _Taken()
     try:
-        _carry_out(door, params, taken, check_mode, progress)
-        result = _outcome(taken, check_mode)
+        plan = _carry_out(door, params, taken, check_mode, progress)
+        result = _outcome(plan, taken, check_mode)
     except ImportError as error:
         if not (error.name or "").startswith(door.product.driver):
             raise
@@ -72,13 +77,13 @@ def execute(
     return clean
 
 
-def _carry_out(door: Door, params: Params, taken: _Taken, check_mode: bool, progress: Progress) -> None:
+def _carry_out(door: Door, params: Params, taken: _Taken, check_mode: bool, progress: Progress) -> Plan:
     guard = Guard.of(params)
     with door.product.connect(params) as client:
         taken.plan = plan = door.plan(client, params)
         guard.judge(plan)
         if check_mode and plan.steps:
-            return
+            return plan
         _take(plan, taken, progress)
         if plan.verify and (taken.done or not plan.steps):
             taken.verdict = hold(plan.verify)
@@ -87,6 +92,7 @@ def _carry_out(door: Door, params: Params, taken: _Taken, check_mode: bool, prog
             taken.aftermath = plan.aftermath()
         if plan.verify and plan.verify.required and taken.verdict and not taken.verdict.ok:
             raise _not_verified(plan, taken.verdict)
+        return plan
 
 
 def _take(plan: Plan, taken: _Taken, progress: Progress) -> None:
@@ -112,22 +118,20 @@ def _unwind(taken: _Taken) -> None:
 
 def _measure(plan: Plan, taken: _Taken) -> None:
     forecast = plan.forecast
-    if forecast and forecast.measure and any(done.count for _, done in taken.done):
+    if forecast and forecast.measure and taken.acted:
         taken.measured = {
             **forecast.as_dict(),
             "forecast": forecast.after,
             "after": forecast.measure(),
-            "count": sum(done.count for _, done in taken.done),
-            "bytes": sum(done.bytes for _, done in taken.done),
+            "count": sum(done.count for step, done in taken.done),
+            "bytes": sum(done.bytes for step, done in taken.done),
             "seconds": round(time.monotonic() - taken.started, 3),
         }
 
 
-def _outcome(taken: _Taken, check_mode: bool) -> dict[str, Any]:
-    plan = taken.plan
-    assert plan is not None
+def _outcome(plan: Plan, taken: _Taken, check_mode: bool) -> dict[str, Any]:
     stopped = check_mode and bool(plan.steps)
-    changed = bool(plan.steps) if stopped else any(done.count for _, done in taken.done)
+    changed = bool(plan.steps) if stopped else taken.acted
     words = [step.words for step in plan.steps] if stopped else _words(taken)
     return {"changed": changed, "actions": words, **_described(plan, taken)}
 

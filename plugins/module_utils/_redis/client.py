@@ -14,17 +14,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha1
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
-from .._core.errors import Kind, OpsError
+from .._core.errors import Kind, OpsError, bad_parameter
 from .._core.plan import Target
 from .._core.spec import Params
 from .address import Address, address_of, managed_by
 from .errors import translate
 from .replies import parse_info, parse_nodes, text
 
-Arg = bytes | str | int | float
-Command = tuple[Arg, ...]
+Arg: TypeAlias = "bytes | str | int | float"
+Command: TypeAlias = "tuple[Arg, ...]"
 
 
 class Server(Protocol):
@@ -198,11 +198,7 @@ def _primary(params: Params, stack: ExitStack) -> Address:
         return address
     service, problems = params.get("sentinel_service") or "", []
     for name in sentinels:
-        host, _, port = name.rpartition(":")
-        guide = replace(
-            address, host=host or name, port=int(port) if host else 26379, path="", db=0,
-            username="", password=params.get("sentinel_password") or "",
-        )  # fmt: skip
+        guide = _sentinel(address, name, params.get("sentinel_password") or "")
         try:
             reply = _enter(stack, guide).call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
         except Exception as error:
@@ -216,6 +212,15 @@ def _primary(params: Params, stack: ExitStack) -> Address:
         problems.append(f"{name} knows no service {service!r}")
     hint = "Check sentinels and sentinel_service."
     raise OpsError(Kind.UNREACHABLE, f"no Sentinel named a primary: {'; '.join(problems)}", hint, code="sentinel")
+
+
+def _sentinel(address: Address, name: str, password: str) -> Address:
+    """A Sentinel's address; it has its own password and no databases."""
+    host, colon, port = name.rpartition(":")
+    if colon and not port.isdigit():
+        raise bad_parameter("sentinels", f"{name!r} is not host:port")
+    place = {"host": host, "port": int(port)} if colon else {"host": name, "port": 26379}
+    return replace(address, **place, path="", db=0, username="", password=password)
 
 
 def _cluster(params: Params, stack: ExitStack, entry: DriverServer, info: Mapping[str, str]) -> Redis:

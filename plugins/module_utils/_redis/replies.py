@@ -15,12 +15,12 @@ def text(reply: object) -> str:
 def parse_info(reply: object) -> dict[str, str]:
     """INFO's C(name:value) lines; a value may hold colons, a name may not."""
     pairs = (line.partition(":") for line in text(reply).splitlines() if line and not line.startswith("#"))
-    return {name: value for name, _, value in pairs}
+    return {name: value for name, dummy, value in pairs}
 
 
 def parse_fields(line: str, separator: str = " ") -> dict[str, str]:
     """C(name=value) fields, as in CLIENT LIST and in INFO's C(slave0) and C(db0)."""
-    return {name: value for name, _, value in (field.partition("=") for field in line.split(separator))}
+    return {name: value for name, dummy, value in (field.partition("=") for field in line.split(separator))}
 
 
 def pairs(reply: object) -> Iterator[tuple[str, str]]:
@@ -61,7 +61,7 @@ def parse_nodes(reply: str, own_host: str) -> tuple[Node, ...]:
 
 def _node(words: list[str], own_host: str) -> Node:
     address = words[1].partition("@")[0]
-    host, _, port = address.rpartition(":")
+    host, dummy, port = address.rpartition(":")
     # Slots that are moving stand in brackets; whoever has them is settled by MOVED and ASK.
     slots = tuple(word for word in words[8:] if not word.startswith("["))
     return Node(words[0], host.strip("[]") or own_host, int(port), frozenset(words[2].split(",")), slots)
