@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from .plan import Done
+
 
 class Kind(StrEnum):
     """Why a run could not do what was asked. Stable: playbooks branch on these, never on text."""
@@ -31,6 +33,7 @@ class OpsError(Exception):
 
     C(hint) says what to do next. C(code) names the cause more finely than the kind
     (C(dns), C(tls), C(loading)); C(retryable) is true where the same call may succeed later.
+    C(done) is what a step had done before it failed: bulk work that was cut short has changed something.
     """
 
     kind: Kind
@@ -39,6 +42,7 @@ class OpsError(Exception):
     code: str = ""
     retryable: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
+    done: Done | None = None
 
     def __str__(self) -> str:
         return self.message

@@ -100,7 +100,9 @@ def _take(plan: Plan, taken: _Taken, progress: Progress) -> None:
     for step in plan.steps:
         try:
             done = step.act(progress)
-        except Exception:
+        except Exception as error:
+            if isinstance(error, OpsError) and error.done:
+                taken.done.append((step, error.done))
             _unwind(taken)
             raise
         taken.done.append((step, done))

@@ -33,6 +33,8 @@ _NO_COMMAND = _Meaning(
 _NO_DB = _Meaning(Kind.NOT_FOUND, "no_such_db", "Check db: the server has fewer databases.")
 _WRONG = _Meaning(Kind.AUTH, "wrongpass", "Check username and password; from Redis 6 on both count.")
 _PRE = Kind.PRECONDITION
+_MOVING = _later(_PRE, "slot_moving", "A slot is on its way to another node. Run again when it has arrived.")
+_NO_RIGHT = _Meaning(Kind.FORBIDDEN, "acl", "Grant the command to this user with ACL SETUSER, or use another user.")
 
 #: How the text of an error reply starts, without a leading C(ERR), and what it means.
 _REPLIES: Mapping[str, _Meaning] = {
@@ -42,7 +44,8 @@ _REPLIES: Mapping[str, _Meaning] = {
     "AUTH <password> called without": _Meaning(
         Kind.AUTH, "no_password_set", "The server has no password: leave it out."
     ),
-    "NOPERM": _Meaning(Kind.FORBIDDEN, "acl", "Grant the command to this user with ACL SETUSER, or use another user."),
+    "NOPERM": _NO_RIGHT,
+    "The user executing the script can't": _NO_RIGHT,
     "LOADING": _later(_PRE, "loading", "The server is reading its data set. Wait until loading is 0."),
     "BUSY": _later(_PRE, "busy", "A script blocks the server. SCRIPT KILL ends it if it has not written yet."),
     "MISCONF": _Meaning(_PRE, "misconf", "Snapshots fail, so writes are refused. Look at the server's disk and log."),
@@ -50,6 +53,8 @@ _REPLIES: Mapping[str, _Meaning] = {
     "CLUSTERDOWN": _later(_PRE, "clusterdown", "Slots are not served. Look at CLUSTER INFO and at the failed nodes."),
     "READONLY": _Meaning(_PRE, "replica", "This is a replica. Aim at its primary."),
     "MOVED": _Meaning(_PRE, "cluster_node", "This is a node of a cluster. Set cluster to auto."),
+    "ASK": _MOVING,
+    "TRYAGAIN": _MOVING,
     "NOREPLICAS": _later(_PRE, "noreplicas", "Too few replicas are in step (min-replicas-to-write)."),
     "OOM": _Meaning(Kind.EXHAUSTED, "oom", "The server is at maxmemory. Run redis_memory_full."),
     "max number of clients reached": _later(
@@ -92,6 +97,8 @@ _WRAPPERS: Mapping[str, _Meaning] = {
     "ClusterDownError": _REPLIES["CLUSTERDOWN"],
     "ReadOnlyError": _REPLIES["READONLY"],
     "MovedError": _REPLIES["MOVED"],
+    "AskError": _MOVING,
+    "TryAgainError": _MOVING,
     "MaxClientsError": _REPLIES["max number of clients reached"],
     "TimeoutError": _BELOW[TimeoutError],
     "ConnectionError": _later(
