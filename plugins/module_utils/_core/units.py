@@ -17,7 +17,7 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def parse_size(text: str | int, option: str) -> int:
     """Bytes of C(512), C(64mb), C(1.5GiB). Raises a bad-parameter error that names the option."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(text).lower())
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(text).lower(), re.ASCII)
     if match is None or match[2] not in _FACTORS:
         raise bad_parameter(option, f"{str(text)!r} is not a size", "Write a number with b, kb, mb, gb or tb: 512mb.")
     return int(float(match[1]) * _FACTORS[match[2]])
@@ -25,7 +25,7 @@ def parse_size(text: str | int, option: str) -> int:
 
 def parse_seconds(text: str | int, option: str) -> int:
     """Seconds of C(90), C(15m), C(2h), C(1d). Raises a bad-parameter error that names the option."""
-    match = re.fullmatch(r"\s*(\d+)\s*([a-z]*)\s*", str(text).lower())
+    match = re.fullmatch(r"\s*(\d+)\s*([a-z]*)\s*", str(text).lower(), re.ASCII)
     if match is None or match[2] not in _SECONDS:
         raise bad_parameter(option, f"{str(text)!r} is not a duration", "Write a number with s, m, h or d: 15m.")
     return int(match[1]) * _SECONDS[match[2]]
