@@ -21,7 +21,7 @@ options:
     description: What to look at. V(rates) needs O(sample).
     type: list
     elements: str
-    choices: [memory, clients, replication, persistence, databases, slow, costs, latency, rates, settings, rights]
+    choices: [memory, clients, connections, replication, persistence, databases, slow, costs, latency, rates, settings, rights]
     default: [memory, clients, replication, persistence, databases, slow, costs, latency]
   memory_ratio:
     description: Share of C(maxmemory) from which memory is a finding.
@@ -49,7 +49,7 @@ options:
     type: float
     default: 0
   top:
-    description: Number of slow commands and of command costs to return.
+    description: Number of slow commands, command costs and groups of connections to return.
     type: int
     default: 10
   clear_of:
@@ -114,6 +114,11 @@ clients:
   description: Connections, how many wait in a blocking command, the limit, and how many were refused.
   returned: when asked for and seen
   type: dict
+connections:
+  description: Who holds the connections, by name, user and host, the most first.
+  returned: when asked for and seen
+  type: list
+  elements: dict
 replication:
   description: Role, link, and each replica with its lag in bytes.
   returned: when asked for and seen

@@ -16,6 +16,7 @@ from .host import memory_limit
 from .model import (
     Clients,
     CommandCost,
+    ConnectionGroup,
     Database,
     Facts,
     Latency,
@@ -26,6 +27,7 @@ from .model import (
     SlowCommand,
 )
 from .replies import number, pairs, parse_fields, parse_info, text
+from .sessions import Session, parse_sessions
 
 #: Part of the host's memory that a limit may take: a fork for a snapshot copies what changes meanwhile.
 BEARABLE_SHARE = 0.75
@@ -46,6 +48,9 @@ _RIGHTS: Mapping[str, tuple[str, ...]] = {
 _SECRET_SETTINGS = frozenset(
     {"requirepass", "masterauth", "tls-key-file-pass", "tls-client-key-file-pass", "primaryauth"}
 )
+
+#: Seconds without a command after which a connection counts as idle.
+_IDLE = 60
 
 _RATES = {
     "total_commands_processed": "commands",
@@ -148,6 +153,24 @@ def _clients(reading: _Reading) -> Clients:
     )
 
 
+def _connections(reading: _Reading) -> tuple[ConnectionGroup, ...]:
+    """Who holds the connections, the most first."""
+    kinds: dict[tuple[str, str, str], list[Session]] = {}
+    for session in parse_sessions(reading.server.call("CLIENT", "LIST"), reading.server.address.name):
+        kinds.setdefault((session.name, session.user, str(session.ip or session.addr)), []).append(session)
+    groups = (
+        ConnectionGroup(
+            *kind,
+            connections=len(members),
+            idle=sum(session.idle >= _IDLE for session in members),
+            blocked=sum("b" in session.flags for session in members),
+            subscribers=sum(session.type == "pubsub" for session in members),
+        )
+        for kind, members in kinds.items()
+    )
+    return tuple(sorted(groups, key=lambda group: -group.connections)[: reading.look.top])
+
+
 def _replication(reading: _Reading) -> Replication:
     info = reading.info
     offset = number(info, "master_repl_offset")
@@ -246,6 +269,7 @@ def _rights(reading: _Reading) -> dict[str, bool]:
 _READERS: Mapping[str, Callable[[_Reading], Any]] = {
     "memory": _memory,
     "clients": _clients,
+    "connections": _connections,
     "replication": _replication,
     "persistence": _persistence,
     "databases": _databases,

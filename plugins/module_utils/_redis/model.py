@@ -69,6 +69,19 @@ class Clients:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionGroup:
+    """Connections that share name, user and host. C(idle) have sent nothing for a minute."""
+
+    name: str
+    user: str
+    host: str
+    connections: int
+    idle: int
+    blocked: int
+    subscribers: int
+
+
+@dataclass(frozen=True, slots=True)
 class Replica:
     """A replica as its primary sees it. C(lag) is in bytes of the replication stream."""
 
@@ -151,6 +164,7 @@ class Facts:
 
     memory: Memory | None = None
     clients: Clients | None = None
+    connections: tuple[ConnectionGroup, ...] | None = None
     replication: Replication | None = None
     persistence: Persistence | None = None
     databases: Mapping[str, Database] | None = None
