@@ -21,7 +21,19 @@ options:
     description: What to look at. V(rates) needs O(sample).
     type: list
     elements: str
-    choices: [memory, clients, connections, replication, persistence, databases, slow, costs, latency, rates, settings, rights]
+    choices:
+      - memory
+      - clients
+      - connections
+      - replication
+      - persistence
+      - databases
+      - slow
+      - costs
+      - latency
+      - rates
+      - settings
+      - rights
     default: [memory, clients, replication, persistence, databases, slow, costs, latency]
   memory_ratio:
     description: Share of C(maxmemory) from which memory is a finding.
@@ -107,7 +119,7 @@ findings:
       evidence: {ratio: 0.99, counted: 66436300, limit: 67108864, policy: noeviction}
       suggest: Run redis_memory_full.
 memory:
-  description: Memory in bytes; C(ratio) is the share of the limit in use, C(bearable) the largest limit that the host can stand.
+  description: Bytes; C(ratio) is the share of the limit in use, C(bearable) the largest limit that the host can stand.
   returned: when asked for and seen
   type: dict
 clients:
