@@ -18,7 +18,7 @@ from .._core.guard import DRIFT
 from .._core.plan import Done, Forecast, Plan, Progress, Spared, Step, Undo, Verify
 from .._core.spec import Params
 from .._core.units import parse_seconds, parse_size
-from .client import Redis, Server, primary_only, require
+from .client import Command, Redis, Server, primary_only, require
 from .errors import translate
 from .facts import read_memory
 from .globs import SESSIONS, WORK, Kept, disjoint, example, inside, pattern_of, too_wide
@@ -331,7 +331,8 @@ def _preflight(redis: Redis, wanted: Wanted) -> None:
     name = "PEXPIRE" if wanted.verb is Verb.CAP else "UNLINK"
     more: tuple[str, ...] = ("1",) if wanted.verb is Verb.CAP else ()
     for server in redis.servers:
-        require(server, *((name, example(chosen.pattern) or b"x", *more) for chosen in wanted.selections))
+        commands: list[Command] = [(name, example(chosen.pattern), *more) for chosen in wanted.selections]
+        require(server, *commands)
     if wanted.selections[0].min_idle and "lfu" in redis.info.get("maxmemory_policy", ""):
         words = f"min_idle: {redis.target.name} counts uses (LFU), not idle time"
         raise OpsError(Kind.UNSUPPORTED, words, "Leave min_idle out, or use an LRU policy.", code="lfu")
@@ -394,7 +395,7 @@ def _spared(wanted: Wanted, totals: list[Tally]) -> tuple[Spared, ...]:
 
 
 def _facts(walk: Walk, wanted: Wanted, look: Look, totals: list[Tally]) -> dict[str, Any]:
-    patterns = [
+    patterns: list[dict[str, Any]] = [
         {
             "match": name,
             "matched": total.matched,

@@ -112,21 +112,27 @@ class Order:
 class Way(Protocol):
     """How slices are carried out."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def slice(self, server: Server, selection: Selection, order: Order, cursor: bytes) -> Tally: ...
 
 
 def way_of(server: Server, *, clustered: bool, conditional: bool) -> Way:
     """Scripts where this user may run them, else pipelines. C(conditional): EXPIRE knows LT (Redis 7.0)."""
+    return Scripted(clustered) if scriptable(server) else Piped(clustered, conditional)
+
+
+def scriptable(server: Server) -> bool:
+    """Asks by trying: a service may have scripts and yet refuse them keys that are not declared."""
     try:
         server.script("return redis.call('SCAN', '0', 'COUNT', '1')[1]")
     except Exception as error:
         known = translate(error)
         if known is None or not (known.kind in (Kind.FORBIDDEN, Kind.UNSUPPORTED) or known.code == "refused_command"):
             raise
-        return Piped(clustered, conditional)
-    return Scripted(clustered)
+        return False
+    return True
 
 
 # --- by script ---

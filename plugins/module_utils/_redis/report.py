@@ -1,0 +1,141 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""From the options of a census to its findings: what to count, what was declared, what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .._core.errors import bad_parameter
+from .._core.plan import Plan
+from .._core.spec import Params
+from .._core.units import parse_seconds, parse_size
+from .causes import Declared, Held, causes, remedies, together
+from .census import (
+    Census,
+    Chain,
+    Counter,
+    KeyClass,
+    Piped,
+    Question,
+    Scripted,
+    as_facts,
+    class_sums,
+    queues,
+    readers,
+    take,
+)
+from .client import Redis, Server
+from .facts import fresh_memory
+from .globs import pattern_of
+from .slices import scriptable
+from .walk import Deadline, Pace, trip
+
+
+def plan_census(redis: Redis, params: Params) -> Plan:
+    """A plan without steps: the sums, and why memory is full."""
+    question = _question(params)
+    hidden = params["key_names"] == "hash"
+    with readers(redis, params["prefer_replica"]) as (servers, replicas):
+        counter = _counter(redis, servers[0], params["method"])
+        pace = Pace(params["batch"], params["slice_ms"] / 1000, trip=trip(servers[0]))
+        census = take(servers, question, counter, pace, Deadline(params["budget"]), params["fraction"])
+        found = queues(servers, census)
+    declared = _declared(params, question, census)
+    host = (params["remedies"] or {}).get("host_memory")
+    size = parse_size(host, "host_memory") if host else 0
+    memory = together([fresh_memory(server, size) for server in redis.servers])
+    facts: dict[str, Any] = {
+        **as_facts(census, question, params["top"], hidden),
+        "classes": {held.name: class_sums(held.group, census.total.scaled(census.factor)) for held in declared.classes},
+        "queues": [{"kind": queue.kind, "name": queue.name, "version": queue.version} for queue in found],
+        "memory": memory.as_dict(),
+    }
+    facts["coverage"]["replicas"] = list(replicas)
+    if params["remedies"]:
+        facts["remedies"] = remedies(memory, declared).as_dict()
+    findings = causes(memory, census, declared, found, redis.target.name, hidden=hidden)
+    return Plan(target=redis.target, findings=findings, facts=facts)
+
+
+def _counter(redis: Redis, server: Server, method: str) -> Counter:
+    if method == "pipeline" or (method == "auto" and not scriptable(server)):
+        return Piped(redis.clustered)
+    return Scripted(redis.clustered)
+
+
+def _question(params: Params) -> Question:
+    for name, least in (
+        ("samples", 1),
+        ("prefix_depth", 1),
+        ("top", 1),
+        ("batch", 1),
+        ("slice_ms", 0.1),
+        ("budget", 0.001),
+    ):
+        if params[name] < least:
+            hint = "0 would measure every member of every key." if name == "samples" else ""
+            raise bad_parameter(name, f"{params[name]} is too small, give at least {least}", hint)
+    if not 0 < params["fraction"] <= 1:
+        raise bad_parameter("fraction", f"{params['fraction']} is not a share", "Give a number above 0, at most 1.")
+    if not params["separator"] or not params["match"]:
+        raise bad_parameter("separator" if params["match"] else "match", "it is empty")
+    return Question(
+        pattern_of(params["match"], "match"),
+        params["separator"].encode(),
+        params["prefix_depth"],
+        params["samples"],
+        params["top"],
+        _chains(params),
+    )
+
+
+def _chains(params: Params) -> tuple[Chain, ...]:
+    """Three lists of classes, in which a key counts once each: the declared ones, the disposable, the capped."""
+    given: Mapping[str, Any] = params["remedies"] or {}
+    declared = tuple(
+        KeyClass(one["name"], _patterns(one["match"], "classes"), _milliseconds(one.get("max_ttl")))
+        for one in params["classes"]
+    )
+    # First, so that a key that must not be touched counts for no remedy.
+    protected = KeyClass("", _patterns(given.get("protect") or (), "protect"))
+    drops = tuple(KeyClass(one, _patterns([one], "disposable")) for one in given.get("disposable") or ())
+    caps = tuple(
+        KeyClass(one["match"], _patterns([one["match"]], "ttl_caps"), _milliseconds(one["max_ttl"]))
+        for one in given.get("ttl_caps") or ()
+    )
+    return (
+        Chain(declared),
+        Chain((protected, *drops), spares=True),
+        Chain((protected, *caps), spares=True, sessions=False),
+    )
+
+
+def _patterns(names: Any, option: str) -> tuple[bytes, ...]:
+    return tuple(pattern_of(name, option) for name in names)
+
+
+def _milliseconds(text: str | None) -> int | None:
+    return parse_seconds(text, "max_ttl") * 1000 if text else None
+
+
+def _declared(params: Params, question: Question, census: Census) -> Declared:
+    classes, drops, caps = (
+        tuple(
+            Held(one.name, group.scaled(census.factor), (one.cap or 0) // 1000)
+            for one, group in zip(chain.classes, groups, strict=True)
+            if one.name
+        )
+        for chain, groups in zip(question.chains, census.chains, strict=True)
+    )
+    given: Mapping[str, Any] = params["remedies"] or {}
+    ceiling = given.get("limit_ceiling")
+    return Declared(
+        classes,
+        drops,
+        caps,
+        given.get("fragmentation_max"),
+        parse_size(ceiling, "limit_ceiling") if ceiling else 0,
+        given.get("target_ratio") or 0.8,
+        given.get("settle") or 0,
+    )
