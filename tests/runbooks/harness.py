@@ -69,11 +69,7 @@ def aimed(name: str, server: RedisServer, user: str | None = None, **declared: A
 
 def changes(result: PlayResult) -> list[str]:
     """Tasks that changed the patient: taking and giving back the lease is no remedy."""
-    return [
-        entry["task"]
-        for entry in result.tasks
-        if entry["result"].get("changed") and "lease" not in entry["task"]
-    ]
+    return [entry["task"] for entry in result.tasks if entry["result"].get("changed") and "lease" not in entry["task"]]
 
 
 def actions(result: PlayResult) -> list[str]:
