@@ -110,8 +110,8 @@ def preload() -> None:
 def connect(params: Params) -> Iterator[Redis]:
     """Opens the deployment that the options name, proves that it is the expected one, closes it."""
     with ExitStack() as stack:
-        address = _primary(params, stack)
-        _expect(params.get("expect_host"), address)
+        address = locate(params, stack)
+        expect(params.get("expect_host"), address)
         entry = _enter(stack, address)
         info = parse_info(entry.call("INFO"))
         with suppress(_driver().exceptions.RedisError):
@@ -122,7 +122,7 @@ def connect(params: Params) -> Iterator[Redis]:
         if info.get("redis_mode") == "cluster" or info.get("cluster_enabled") == "1":
             yield _cluster(params, stack, entry, info)
         else:
-            yield Redis(_target(address, info, info.get("run_id", "")), (entry,), info)
+            yield Redis(target_of(address, info, info.get("run_id", "")), (entry,), info)
 
 
 def primary_only(redis: Redis) -> None:
@@ -190,7 +190,7 @@ def _enter(stack: ExitStack, address: Address) -> DriverServer:
     return server
 
 
-def _primary(params: Params, stack: ExitStack) -> Address:
+def locate(params: Params, stack: ExitStack) -> Address:
     """The address given, or the one that the Sentinels vouch for."""
     address = address_of(params, os.environ)
     sentinels: Sequence[str] = params.get("sentinels") or ()
@@ -219,7 +219,7 @@ def _sentinel(address: Address, name: str, password: str) -> Address:
     host, colon, port = name.rpartition(":")
     if colon and not port.isdigit():
         raise bad_parameter("sentinels", f"{name!r} is not host:port")
-    place = {"host": host, "port": int(port)} if colon else {"host": name, "port": 26379}
+    place: dict[str, Any] = {"host": host, "port": int(port)} if colon else {"host": name, "port": 26379}
     return replace(address, **place, path="", db=0, username="", password=password)
 
 
@@ -240,15 +240,17 @@ def _cluster(params: Params, stack: ExitStack, entry: DriverServer, info: Mappin
     # The entry comes first where it is a primary, so that what is asked of "the server" is asked there.
     servers.sort(key=lambda server: server is not entry)
     identity = sha1(" ".join(sorted(node.id for node in primaries)).encode(), usedforsecurity=False).hexdigest()
-    return Redis(_target(entry.address, info, identity), tuple(servers), info, "cluster")
+    return Redis(target_of(entry.address, info, identity), tuple(servers), info, "cluster")
 
 
-def _target(address: Address, info: Mapping[str, str], identity: str) -> Target:
+def target_of(address: Address, info: Mapping[str, str], identity: str) -> Target:
+    """The server as its INFO names it."""
     version = info.get("valkey_version") or info.get("redis_version", "")
     return Target("redis", address.name, identity, version, info.get("role", ""), managed_by(address.host))
 
 
-def _expect(pattern: str | None, address: Address) -> None:
+def expect(pattern: str | None, address: Address) -> None:
+    """Refuses an address that is not the one that O(expect_host) asks for."""
     if pattern and not re.fullmatch(pattern, address.name):
         hint = "Look at the connection options and at REDIS_URL: one of them points elsewhere."
         text_ = f"{address.name} is not the server that expect_host asks for ({pattern})"

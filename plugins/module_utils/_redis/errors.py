@@ -116,10 +116,9 @@ def translate(error: Exception) -> OpsError | None:
     if not from_driver and not isinstance(error, OSError):
         return None
     words = str(error)
-    reply = words.removeprefix("ERR ")
-    for start, meaning in _REPLIES.items():
-        if reply.startswith(start):
-            return meaning.error(words)
+    reply = meaning_of(words)
+    if reply is not None:
+        return reply
     for link in _causes(error):
         for kind, meaning in _BELOW.items():
             if isinstance(link, kind):
@@ -128,6 +127,12 @@ def translate(error: Exception) -> OpsError | None:
     if wrapper in _WRAPPERS:
         return _WRAPPERS[wrapper].error(words)
     return OpsError(_PRE, words, "The server refused; see its log.", "refused_command")
+
+
+def meaning_of(words: str) -> OpsError | None:
+    """The text of an error reply as one of ours; None for one that nobody listed."""
+    reply = words.removeprefix("ERR ")
+    return next((meaning.error(words) for start, meaning in _REPLIES.items() if reply.startswith(start)), None)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -33,7 +33,7 @@ from .sessions import Session, parse_sessions
 BEARABLE_SHARE = 0.75
 
 #: What an operator may need, to say beforehand what this user may do.
-_RIGHTS: Mapping[str, tuple[str, ...]] = {
+RIGHTS: Mapping[str, tuple[str, ...]] = {
     "eval": ("EVAL", "return 1", "0"),
     "unlink": ("UNLINK", "x"),
     "pexpire": ("PEXPIRE", "x", "1"),
@@ -260,10 +260,10 @@ def _settings(reading: _Reading) -> dict[str, str]:
 def _rights(reading: _Reading) -> dict[str, bool]:
     """What this user may do, asked and not tried. Needs Redis 7.0 and the right to ask."""
     user = reading.server.call("ACL", "WHOAMI")
-    replies = reading.server.batch([("ACL", "DRYRUN", user, *command) for command in _RIGHTS.values()])
+    replies = reading.server.batch([("ACL", "DRYRUN", user, *command) for command in RIGHTS.values()])
     if isinstance(replies[0], OpsError):
         raise replies[0]
-    return {name: reply == b"OK" for name, reply in zip(_RIGHTS, replies, strict=True)}
+    return {name: reply == b"OK" for name, reply in zip(RIGHTS, replies, strict=True)}
 
 
 _READERS: Mapping[str, Callable[[_Reading], Any]] = {
