@@ -24,7 +24,9 @@ ROOT = Path(__file__).parents[1]
 Task = Mapping[str, Any]
 
 
-def call(name: str, /, check_mode: bool = False, progress: Progress = lambda _line: None, **args: Any) -> dict[str, Any]:
+def call(
+    name: str, /, check_mode: bool = False, progress: Progress = lambda _line: None, **args: Any
+) -> dict[str, Any]:
     """The result of a module, run in this process; ValueError when its arguments do not fit its options."""
     door: Door = import_module(f"ansible_collections.sre.runbooks.plugins.modules.{name}").DOOR
     checked = ArgumentSpecValidator(door.spec.arguments(), **door.spec.rules()).validate(args)
