@@ -40,7 +40,9 @@ options:
     type: int
     default: 5
   method:
-    description: V(lua) adds up on the server, V(pipeline) here; V(auto) takes the first where this user may run scripts.
+    description:
+      - V(lua) adds up on the server, V(pipeline) here.
+      - V(auto) takes the first where this user may run scripts.
     type: str
     choices: [auto, lua, pipeline]
     default: auto

@@ -6,16 +6,16 @@ Pure: memory and census in, findings and a ladder out. Sizes are bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
 from math import ceil
 from typing import Any
 
 from .._core.plan import Finding, Severity
-from .._core.redact import digest, printable
+from .._core.redact import printable
 from .._core.units import human
 from .census import Census, Group, Queue
-from .health import FRAGMENTATION_FLOOR, Thresholds
+from .health import FRAGMENTATION_FLOOR, Thresholds, waste
 from .model import Memory
 
 #: Share of all data from which one key, or one class, is a cause of its own.
@@ -50,106 +50,90 @@ class Declared:
     settle: int = 30
 
 
-def causes(
-    memory: Memory,
-    census: Census,
-    declared: Declared,
-    queues: tuple[Queue, ...],
-    subject: str,
-    limits: Thresholds | None = None,
-    *,
-    hidden: bool = False,
-) -> tuple[Finding, ...]:
-    """Every cause that the numbers support, by the bytes it stands for. C(hidden) shows digests for key names."""
-    bounds = limits or Thresholds()
-    found = [
-        *_keys(census, subject, digest if hidden else printable),
-        *_classes(census, declared, subject),
-        *_waste(memory, bounds, subject),
-        *_policy(memory, census, subject),
-        *_shared(memory, declared, queues, subject),
-    ]
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that is known of a full server. C(name) shows a key, or hides it."""
+
+    memory: Memory
+    census: Census
+    declared: Declared
+    queues: tuple[Queue, ...]
+    subject: str
+    name: Callable[[bytes], str] = printable
+
+    @property
+    def whole(self) -> Group:
+        return self.census.total.scaled(self.census.factor)
+
+    def share(self, size: int) -> float:
+        return round(size / self.whole.bytes, 4) if self.whole.bytes else 0.0
+
+    @property
+    def no_ttl(self) -> float:
+        """Share of the keys that never expire."""
+        return round(self.whole.no_ttl / self.whole.count, 4) if self.whole.count else 0.0
+
+
+def causes(view: View, limits: Thresholds | None = None) -> tuple[Finding, ...]:
+    """Every cause that the numbers support, by the bytes it stands for."""
+    bounds, memory = limits or Thresholds(), view.memory
+    found = [*_keys(view), *_classes(view), *waste(memory, bounds, view.subject), *_policy(view), *_shared(view)]
     if memory.limit and memory.ratio >= bounds.memory_ratio and not any(f.evidence.get("bytes") for f in found):
         evidence = {"limit": memory.limit, "counted": memory.counted, "bearable": memory.bearable, "bytes": 0}
         advice = "Nothing stands out: the data has outgrown the limit. Raise maxmemory, or split the data."
-        found.append(Finding("redis.limit_too_low", Severity.WARNING, subject, evidence, advice))
+        found.append(Finding("redis.limit_too_low", Severity.WARNING, view.subject, evidence, advice))
     return tuple(sorted(found, key=lambda finding: -finding.evidence.get("bytes", 0)))
 
 
-def _keys(census: Census, subject: str, name: Callable[[bytes], str]) -> Iterator[Finding]:
-    whole = census.total.scaled(census.factor)
-    for size, key, kind, _ttl in census.largest:
-        if size >= max(_GIANT_FLOOR, whole.bytes * _GIANT):
-            evidence = {"key": name(key), "bytes": size, "type": kind, "share": round(size / whole.bytes, 4)}
+def _keys(view: View) -> Iterator[Finding]:
+    for size, key, kind, _ttl in view.census.largest:
+        if size >= max(_GIANT_FLOOR, view.whole.bytes * _GIANT):
+            evidence = {"key": view.name(key), "bytes": size, "type": kind, "share": view.share(size)}
             advice = "Split it: one key cannot be spread, evicted in part, or read without a pause."
-            yield Finding("redis.giant_key", Severity.WARNING, subject, evidence, advice)
-    share = whole.no_ttl / whole.count if whole.count else 0
-    if share >= _NO_TTL:
-        lasting = [(prefix, group) for prefix, group in census.prefixes.items() if group.no_ttl]
-        prefix, group = max(lasting, key=lambda item: item[1].no_ttl, default=(b"", Group()))
-        evidence = {"share": round(share, 4), "keys": whole.no_ttl, "most_in": name(prefix), "in_it": group.no_ttl}
+            yield Finding("redis.giant_key", Severity.WARNING, view.subject, evidence, advice)
+    if view.no_ttl >= _NO_TTL:
+        lasting = ((prefix, group.no_ttl) for prefix, group in view.census.prefixes.items())
+        prefix, keys = max(lasting, key=lambda item: item[1])
+        evidence = {"share": view.no_ttl, "keys": view.whole.no_ttl, "most_in": view.name(prefix), "in_it": keys}
         advice = "What nobody expires only grows: give a TTL where the key is written."
-        yield Finding("redis.no_ttl_share", Severity.INFO, subject, evidence, advice)
+        yield Finding("redis.no_ttl_share", Severity.INFO, view.subject, evidence, advice)
 
 
-def _classes(census: Census, declared: Declared, subject: str) -> Iterator[Finding]:
-    capped = {held.name: held for held in (*declared.classes, *declared.caps) if held.cap}
+def _classes(view: View) -> Iterator[Finding]:
+    capped = {held.name: held for held in (*view.declared.classes, *view.declared.caps) if held.cap}
     for held in capped.values():
         if held.group.above:
-            evidence = {
-                "class": held.name,
-                "bytes": held.group.above_bytes,
-                "keys": held.group.above,
-                "max_ttl": held.cap,
-            }
+            evidence: dict[str, Any] = {"class": held.name, "bytes": held.group.above_bytes}
+            evidence |= {"keys": held.group.above, "max_ttl": held.cap}
             advice = f"redis_keyspace with state=ttl_capped, max_ttl={held.cap}s; then the code that sets the TTL."
-            yield Finding("redis.ttl_too_long", Severity.WARNING, subject, evidence, advice)
-    whole = census.total.scaled(census.factor)
-    for held in declared.disposable:
-        if held.group.bytes and held.group.bytes >= whole.bytes * _BIG_CLASS:
-            evidence = {"class": held.name, "bytes": held.group.bytes, "keys": held.group.count}
-            evidence["share"] = round(held.group.bytes / whole.bytes, 4)
+            yield Finding("redis.ttl_too_long", Severity.WARNING, view.subject, evidence, advice)
+    for held in view.declared.disposable:
+        size = held.group.bytes
+        if size and view.share(size) >= _BIG_CLASS:
+            evidence = {"class": held.name, "bytes": size, "keys": held.group.count, "share": view.share(size)}
             advice = "redis_keyspace with until_memory_below deletes as much of it as is needed."
-            yield Finding("redis.cache_too_big", Severity.WARNING, subject, evidence, advice)
+            yield Finding("redis.cache_too_big", Severity.WARNING, view.subject, evidence, advice)
 
 
-def _waste(memory: Memory, limits: Thresholds, subject: str) -> Iterator[Finding]:
-    """Memory that holds no data."""
-    base = memory.limit or memory.used
-    if memory.fragmentation_ratio >= limits.fragmentation and memory.fragmentation_bytes >= FRAGMENTATION_FLOOR:
-        evidence = {"bytes": memory.fragmentation_bytes, "ratio": memory.fragmentation_ratio, "rss": memory.rss}
-        yield Finding("redis.fragmentation", Severity.WARNING, subject, evidence, "Purge the allocator (redis_memory).")
-    for name, size, advice in (
-        ("client", memory.client_buffers, "Find who does not read its replies: redis_clients_flood."),
-        ("replica", memory.replica_buffers, "A replica or the backlog lags: look at replication."),
-    ):
-        if base and size / base >= limits.buffers_share:
-            evidence = {"bytes": size, "share": round(size / base, 4)}
-            yield Finding(f"redis.{name}_buffers", Severity.WARNING, subject, evidence, advice)
-
-
-def _policy(memory: Memory, census: Census, subject: str) -> Iterator[Finding]:
-    whole = census.total.scaled(census.factor)
-    volatile = memory.policy.startswith("volatile-")
-    if memory.limit and volatile and whole.count and whole.no_ttl / whole.count >= _NO_TTL:
-        evidence = {"policy": memory.policy, "no_ttl_share": round(whole.no_ttl / whole.count, 4), "keys": whole.no_ttl}
+def _policy(view: View) -> Iterator[Finding]:
+    memory = view.memory
+    if memory.limit and memory.policy.startswith("volatile-") and view.no_ttl >= _NO_TTL:
+        evidence = {"policy": memory.policy, "no_ttl_share": view.no_ttl, "keys": view.whole.no_ttl}
         advice = "This policy evicts keys with a TTL only: without them it refuses writes like noeviction."
-        yield Finding("redis.policy_cannot_evict", Severity.WARNING, subject, evidence, advice)
+        yield Finding("redis.policy_cannot_evict", Severity.WARNING, view.subject, evidence, advice)
 
 
-def _shared(memory: Memory, declared: Declared, queues: tuple[Queue, ...], subject: str) -> Iterator[Finding]:
-    if not queues:
-        return
-    names = [queue.name for queue in queues]
-    if memory.policy.startswith("allkeys-"):
-        evidence = {"policy": memory.policy, "queues": names}
+def _shared(view: View) -> Iterator[Finding]:
+    policy, names = view.memory.policy, [queue.name for queue in view.queues]
+    if names and policy.startswith("allkeys-"):
+        evidence: dict[str, Any] = {"policy": policy, "queues": names}
         advice = "Jobs can vanish: queues need noeviction. Move the cache to a server of its own."
-        yield Finding("redis.queue_evictable", Severity.CRITICAL, subject, evidence, advice)
-    caches = [held.name for held in declared.disposable if held.group.count]
-    if caches:
-        evidence = {"policy": memory.policy, "queues": names, "caches": caches}
+        yield Finding("redis.queue_evictable", Severity.CRITICAL, view.subject, evidence, advice)
+    caches = [held.name for held in view.declared.disposable if held.group.count]
+    if names and caches:
+        evidence = {"policy": policy, "queues": names, "caches": caches}
         advice = "A queue needs noeviction and a cache needs eviction: no policy is right for both. Split them."
-        yield Finding("redis.queue_shares_cache", Severity.WARNING, subject, evidence, advice)
+        yield Finding("redis.queue_shares_cache", Severity.WARNING, view.subject, evidence, advice)
 
 
 # --- remedies ---
@@ -189,9 +173,12 @@ class Remedies:
         }
 
 
-def remedies(memory: Memory, declared: Declared) -> Remedies:
-    """Goes up the ladder, the least invasive remedy first, until enough has been freed."""
-    over = memory.over(declared.target_ratio)
+def remedies(memories: list[Memory], declared: Declared) -> Remedies:
+    """Goes up the ladder, the least invasive remedy first, until enough has been freed.
+
+    C(memories) has each primary's own: one that is full is full, however empty the others are.
+    """
+    memory, over = together(memories), sum(memory.over(declared.target_ratio) for memory in memories)
     purge = _purge(memory, declared)
     if memory.client_buffers >= over > 0:
         # Deleting keys would hide the cause, and the buffers would take the room again.
@@ -200,7 +187,7 @@ def remedies(memory: Memory, declared: Declared) -> Remedies:
     cap = _cap(declared, over)
     drop = _drop(declared, over - cap.frees)
     still = max(0, over - cap.frees - drop.frees)
-    grow = _grow(memory, declared, memory.counted - cap.frees - drop.frees, still)
+    grow = _grow(memories, declared, still / over if over else 0.0, still)
     rungs = (purge, cap, drop, grow)
     mendable = not still or grow.applies
     return Remedies(mendable, over, rungs, "" if mendable else _advice(declared, grow, still))
@@ -240,19 +227,22 @@ def _drop(declared: Declared, needed: int) -> Rung:
     return Rung(name, True, f"{human(size)} are disposable, {human(needed)} are needed", min(size, needed))
 
 
-def _grow(memory: Memory, declared: Declared, counted: int, still: int) -> Rung:
-    """The limit under which what is left would be below the ratio, if the owner and the host allow it."""
-    name = "raise_limit"
+def _grow(memories: list[Memory], declared: Declared, left: float, still: int) -> Rung:
+    """The limit under which what stays would be below the ratio, if the owner and the host allow it.
+
+    C(left) is the share of what is too much that the other rungs leave, taken as the same on every primary.
+    """
+    name, ratio = "raise_limit", declared.target_ratio
     if not still:
         return Rung(name, False, "not needed")
-    limit = ceil(counted / declared.target_ratio)
+    limit = max(ceil((memory.counted - memory.over(ratio) * (1 - left)) / ratio) for memory in memories)
     if not declared.limit_ceiling:
         return Rung(name, False, "not declared: limit_ceiling", limit=limit)
-    most = min(declared.limit_ceiling, memory.bearable or declared.limit_ceiling)
+    most = min([declared.limit_ceiling, *(memory.bearable for memory in memories if memory.bearable)])
     if limit > most:
         bound = "limit_ceiling" if most == declared.limit_ceiling else "what the host can bear"
         return Rung(name, False, f"{human(limit)} would be needed, more than {bound}, {human(most)}", limit=limit)
-    return Rung(name, True, f"{human(memory.limit)} is too low for what must stay", still, limit)
+    return Rung(name, True, f"{human(memories[0].limit)} is too low for what must stay", still, limit)
 
 
 def _advice(declared: Declared, grow: Rung, still: int) -> str:
@@ -269,14 +259,10 @@ def _advice(declared: Declared, grow: Rung, still: int) -> str:
 
 
 def together(memories: list[Memory]) -> Memory:
-    """The primaries of a cluster as one: sums, with the highest fragmentation and the first one's policy."""
+    """The primaries of a cluster as one: sums, but for what is a share or a name."""
     first = memories[0]
-    values: dict[str, Any] = {}
-    for one in fields(Memory):
-        numbers: list[Any] = [getattr(memory, one.name) for memory in memories]
-        summed: Mapping[str, Any] = {
-            "policy": first.policy,
-            "fragmentation_ratio": max(m.fragmentation_ratio for m in memories),
-        }
-        values[one.name] = summed[one.name] if one.name in summed else sum(numbers)
-    return Memory(**values)
+    shares = {name: max(getattr(memory, name) for memory in memories) for name in ("fragmentation_ratio", "evictable")}
+    sums = {
+        one.name: sum(getattr(memory, one.name) for memory in memories) for one in fields(Memory) if one.type == "int"
+    }
+    return replace(first, **sums, **shares)

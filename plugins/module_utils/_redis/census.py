@@ -24,13 +24,24 @@ from .walk import Deadline, Pace
 
 #: Upper ends of the TTL classes, in milliseconds, with their names. Before them stand the keys without a TTL.
 TTL_CLASSES = (("1m", 60_000), ("1h", 3_600_000), ("1d", 86_400_000), ("7d", 604_800_000))
-TTL_NAMES = ("none", *(f"below {name}" for name, _ in TTL_CLASSES), "7d and more")
+TTL_NAMES = ("none", *(f"below {name}" for name, _end in TTL_CLASSES), "7d and more")
 
 OTHER = b"(other)"
 #: Prefixes to remember, and queues to name.
 _PREFIXES = 10_000
 _NAMES = 200
 _KEPT = (*WORK, *SESSIONS)
+
+
+def _by_first() -> dict[int, list[tuple[int, bytes]]]:
+    """The built-in patterns with their places, by the first byte of what they match: most keys need few tests or none."""
+    found: dict[int, list[tuple[int, bytes]]] = {}
+    for number, kept in enumerate(_KEPT, start=1):
+        found.setdefault(literal_prefix(kept.pattern)[0], []).append((number, kept.pattern))
+    return found
+
+
+_BY_FIRST = _by_first()
 
 
 @dataclass(slots=True)
@@ -104,7 +115,10 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What to add up. C(samples) is MEMORY USAGE's number of members to measure of a key."""
+    """What to add up. C(samples) is MEMORY USAGE's number of members to measure of a key.
+
+    C(every): of how many keys one is asked for its type, which is what a walk over many would spend most on.
+    """
 
     match: bytes = b"*"
     separator: bytes = b":"
@@ -112,6 +126,7 @@ class Question:
     samples: int = 5
     top: int = 20
     chains: tuple[Chain, ...] = ()
+    every: int = 1
 
 
 @dataclass(slots=True)
@@ -134,7 +149,7 @@ class Census:
 
     @classmethod
     def empty(cls, question: Question) -> Census:
-        return cls(chains=[[Group() for _ in chain.classes] for chain in question.chains])
+        return cls(chains=[[Group() for _class in chain.classes] for chain in question.chains])
 
     @property
     def fraction(self) -> float:
@@ -196,50 +211,43 @@ class Counter(Protocol):
     ) -> tuple[bytes, Census]: ...
 
 
-def take(
-    servers: Sequence[Server],
-    question: Question,
-    counter: Counter,
-    pace: Pace,
-    deadline: Deadline,
-    fraction: float = 1.0,
-    progress: Callable[[str], None] = lambda _line: None,
-) -> Census:
-    """Walks over every server until the end, the deadline, or the wanted fraction of it."""
-    census = Census.empty(question)
-    census.method = counter.name
-    for server in servers:
-        size = server.call("DBSIZE")
-        census.population += size
-        visited = _walk(server, question, counter, pace, deadline, census, size * fraction if fraction < 1 else None)
-        census.visited += visited
-        progress(f"{census.total.count} of {census.population} keys looked at")
-    return census
+@dataclass(frozen=True, slots=True)
+class Tour:
+    """A walk over the keyspace. C(fraction) is the share after which it has seen enough."""
 
+    question: Question
+    counter: Counter
+    pace: Pace
+    deadline: Deadline
+    fraction: float = 1.0
 
-def _walk(
-    server: Server,
-    question: Question,
-    counter: Counter,
-    pace: Pace,
-    deadline: Deadline,
-    census: Census,
-    enough: float | None,
-) -> int:
-    """Adds one server; returns how many keys, matching or not, were looked at."""
-    cursor, visited = b"0", 0
-    while True:
-        if deadline.over or (enough is not None and visited >= enough):
-            census.complete = False
-            return visited
-        size = pace.size
-        began = time.monotonic()
-        cursor, part = counter.slice(server, question, cursor, size, census.threshold(question.top))
-        pace.took(time.monotonic() - began, 0)
-        visited += max(size, part.total.count)
-        census.add(part, question.top)
-        if cursor == b"0":
-            return visited
+    def take(self, servers: Sequence[Server]) -> Census:
+        """Walks over every server until the end, the deadline, or the wanted fraction of it."""
+        census = Census.empty(self.question)
+        census.method = self.counter.name
+        for server in servers:
+            size = server.call("DBSIZE")
+            census.population += size
+            census.visited += self._walk(server, census, size * self.fraction)
+        return census
+
+    def _walk(self, server: Server, census: Census, enough: float) -> int:
+        """Adds one server; returns how many keys, matching or not, were looked at."""
+        cursor, visited = b"0", 0
+        while not self.deadline.over:
+            size = self.pace.size
+            began = time.monotonic()
+            threshold = census.threshold(self.question.top)
+            cursor, part = self.counter.slice(server, self.question, cursor, size, threshold)
+            self.pace.took(time.monotonic() - began, 0)
+            visited += max(size, part.total.count)
+            census.add(part, self.question.top)
+            if cursor == b"0":
+                return visited
+            if self.fraction < 1 and visited >= enough:
+                break
+        census.complete = False
+        return visited
 
 
 @contextmanager
@@ -278,7 +286,7 @@ local found = redis.call('SCAN', ARGV[1], 'COUNT', ARGV[2], 'MATCH', ARGV[3])
 local call, pcall, sub, find, byte = redis.call, redis.pcall, string.sub, string.find, string.byte
 local separator, samples, threshold = ARGV[4], ARGV[5], tonumber(ARGV[6])
 local prefixes, kinds, types, marks, largest, moved = {}, {}, {}, {}, {}, 0
-local ttls, total = {0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0}
+local ttls = {0, 0, 0, 0, 0, 0}
 local chains = {--CHAINS--}
 local kept_by = {--KEPT--}
 local function put(group, size, ttl, cap)
@@ -290,21 +298,18 @@ local function put(group, size, ttl, cap)
     group[6] = group[6] + size
   end
 end
-for _, key in ipairs(found[2]) do
+for i, key in ipairs(found[2]) do
   local size = pcall('MEMORY', 'USAGE', key, 'SAMPLES', samples)
   if type(size) == 'table' then
     if not find(size.err, 'non local key', 1, true) and not find(size.err, 'MOVED', 1, true) then error(size.err) end
     moved = moved + 1
   elseif size then
     local ttl = call('PTTL', key)
-    local kind = call('TYPE', key)['ok']
-    types[kind] = (types[kind] or 0) + 1
+    local kind
+    if i % --EVERY-- == 0 or size > threshold then kind = call('TYPE', key)['ok'] end
+    if i % --EVERY-- == 0 then types[kind] = (types[kind] or 0) + 1 end
     local at = 0
-    for _ = 1, --DEPTH-- do
-      local next = find(key, separator, at + 1, true)
-      if not next then break end
-      at = next + #separator - 1
-    end
+    --DEPTH--
     local prefix = sub(key, 1, at)
     local group = prefixes[prefix]
     if not group then
@@ -312,19 +317,19 @@ for _, key in ipairs(found[2]) do
       prefixes[prefix] = group
     end
     put(group, size, ttl)
-    put(total, size, ttl)
     local class = --TTL--
     ttls[class] = ttls[class] + 1
     if size > threshold then
       largest[#largest + 1] = {key, size, kind, ttl}
     end
-    local kept = kept_by[byte(key, 1)]
+    local first = byte(key, 1)
+    local kept = kept_by[first]
     kept = kept and kept(key) or 0
     if kept > 0 then
       kinds[kept] = kinds[kept] or {0, 0, 0, 0, 0, 0}
       put(kinds[kept], size, ttl)
     end
-    if (byte(key, -1) == 97 and sub(key, -5) == ':meta' and kind == 'hash') or sub(key, 1, 15) == '_kombu.binding.' then
+    if byte(key, -1) == 97 and sub(key, -5) == ':meta' or first == 95 and sub(key, 1, 15) == '_kombu.binding.' then
       marks[#marks + 1] = key
     end
     --PLACES--
@@ -337,8 +342,16 @@ local function flat(groups)
 end
 local kind_list = {}
 for name, count in pairs(types) do kind_list[#kind_list + 1] = {name, count} end
-return {found[1], moved, flat(prefixes), flat(kinds), kind_list, ttls, total, largest, marks, chains}
+return {found[1], moved, flat(prefixes), flat(kinds), kind_list, ttls, largest, marks, chains}
 """
+
+
+_DEPTH_ONE = "at = (find(key, separator, 1, true) or 1 - #separator) + #separator - 1"
+_DEPTH = """for dummy = 1, {} do
+      local next = find(key, separator, at + 1, true)
+      if not next then break end
+      at = next + #separator - 1
+    end"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,16 +377,20 @@ class Scripted:
 
 
 def _read(reply: Sequence[Any]) -> Census:
-    _, moved, prefixes, kinds, types, ttls, total, largest, marks, chains = reply
+    _cursor, moved, prefixes, kinds, types, ttls, largest, marks, chains = reply
+    groups = {name: Group(*sums) for name, *sums in prefixes}
+    total = Group()
+    for group in groups.values():
+        total.add(group)
     return Census(
-        prefixes={name: Group(*sums) for name, *sums in prefixes},
+        prefixes=groups,
         chains=[[Group(*sums) for sums in chain] for chain in chains],
         kept={int(number): Group(*sums) for number, *sums in kinds},
         ttl=list(ttls),
         types={name.decode(): count for name, count in types},
         largest=[(size, key, kind.decode(), ttl) for key, size, kind, ttl in largest],
         marks=set(marks),
-        total=Group(*total),
+        total=total,
         moved=moved,
     )
 
@@ -391,8 +408,9 @@ def _script(question: Question) -> tuple[str, list[bytes]]:
         parts = {
             "CHAINS": groups,
             "KEPT": _kept(patterns),
-            "DEPTH": str(question.depth),
+            "DEPTH": _DEPTH_ONE if question.depth == 1 else _DEPTH.format(question.depth),
             "TTL": _ttl(),
+            "EVERY": str(question.every),
             "PLACES": places,
         }
         lua = _LUA
@@ -423,17 +441,17 @@ def _chain(number: int, chain: Chain, patterns: list[bytes]) -> str:
 
 
 def _kept(patterns: list[bytes]) -> str:
-    """Functions by first byte, so that most keys are tested against few patterns or none."""
-    by_first: dict[int, list[str]] = {}
-    for number, kept in enumerate(_KEPT, start=1):
-        line = f"if {_condition(kept.pattern, patterns)} then return {number} end"
-        by_first.setdefault(literal_prefix(kept.pattern)[0], []).append(line)
-    return ", ".join(f"[{first}] = function(key) {' '.join(lines)} end" for first, lines in by_first.items())
+    """Lua functions by first byte, each returning a key's place among the built-in patterns."""
+    functions = []
+    for first, some in _BY_FIRST.items():
+        lines = [f"if {_condition(pattern, patterns)} then return {number} end" for number, pattern in some]
+        functions.append(f"[{first}] = function(key) {' '.join(lines)} end")
+    return ", ".join(functions)
 
 
 def _ttl() -> str:
     """A Lua expression for the place of C(ttl) among the classes."""
-    steps = " or ".join(f"ttl < {end} and {at}" for at, (_, end) in enumerate(TTL_CLASSES, start=2))
+    steps = " or ".join(f"ttl < {end} and {at}" for at, (_name, end) in enumerate(TTL_CLASSES, start=2))
     return f"ttl < 0 and 1 or {steps} or {len(TTL_NAMES)}"
 
 
@@ -463,27 +481,39 @@ class Piped:
                 word for command in three for word in ((("ASKING",), command) if self.clustered else (command,))
             ]
         replies = iter(server.batch(commands)[1::2] if self.clustered else server.batch(commands))
-        for key, size, ttl, kind in zip(keys, replies, replies, replies, strict=False):
+        for at, (key, size, ttl, kind) in enumerate(zip(keys, replies, replies, replies, strict=False), start=1):
             if isinstance(size, OpsError):
                 if size.code not in ("cluster_node", "slot_moving"):
                     raise size
                 census.moved += 1
             elif size is not None and isinstance(ttl, int):
-                _count(census, question, key, size, ttl, kind.decode(), threshold)
+                if at % question.every == 0:
+                    census.types[kind.decode()] = census.types.get(kind.decode(), 0) + 1
+                _count(census, question, _Seen(key, size, ttl, kind.decode()), threshold)
         return cursor, census
 
 
-def _count(census: Census, question: Question, key: bytes, size: int, ttl: int, kind: str, threshold: int) -> None:
-    census.types[kind] = census.types.get(kind, 0) + 1
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One key as the server describes it; TTL in milliseconds, negative without one."""
+
+    key: bytes
+    size: int
+    ttl: int
+    kind: str
+
+
+def _count(census: Census, question: Question, seen: _Seen, threshold: int) -> None:
+    key, size, ttl = seen.key, seen.size, seen.ttl
     census.prefixes.setdefault(prefix_of(key, question), Group()).one(size, ttl, None)
     census.total.one(size, ttl, None)
     census.ttl[_ttl_class(ttl)] += 1
     if size > threshold:
-        census.largest.append((size, key, kind, ttl))
-    kept = next((number for number, one in enumerate(_KEPT, start=1) if matches(one.pattern, key)), 0)
+        census.largest.append((size, key, seen.kind, ttl))
+    kept = next((number for number, pattern in _BY_FIRST.get(key[0] if key else -1, ()) if matches(pattern, key)), 0)
     if kept:
         census.kept.setdefault(kept, Group()).one(size, ttl, None)
-    if (kind == "hash" and key.endswith(b":meta")) or key.startswith(b"_kombu.binding."):
+    if key.endswith(b":meta") or key.startswith(b"_kombu.binding."):
         census.marks.add(key)
     for chain, groups in zip(question.chains, census.chains, strict=True):
         place = chain.place(key, kept)
@@ -494,7 +524,7 @@ def _count(census: Census, question: Question, key: bytes, size: int, ttl: int, 
 def prefix_of(key: bytes, question: Question) -> bytes:
     """The key up to and with its n-th separator, fewer where it has fewer."""
     at = 0
-    for _ in range(question.depth):
+    for _level in range(question.depth):
         found = key.find(question.separator, at)
         if found < 0:
             break
@@ -505,7 +535,7 @@ def prefix_of(key: bytes, question: Question) -> bytes:
 def _ttl_class(ttl: int) -> int:
     if ttl < 0:
         return 0
-    return next((at for at, (_, end) in enumerate(TTL_CLASSES, start=1) if ttl < end), len(TTL_NAMES) - 1)
+    return next((at for at, (_name, end) in enumerate(TTL_CLASSES, start=1) if ttl < end), len(TTL_NAMES) - 1)
 
 
 # --- as facts ---
@@ -558,7 +588,7 @@ def as_facts(census: Census, question: Question, top: int, hidden: bool) -> dict
             for size, key, kind, ttl in sorted(census.largest, key=lambda entry: (-entry[0], entry[1]))
         ],
         "ttl": {label: round(count * factor) for label, count in zip(TTL_NAMES, census.ttl, strict=True)},
-        "types": {kind: round(count * factor) for kind, count in sorted(census.types.items())},
+        "types": {kind: round(count * factor * question.every) for kind, count in sorted(census.types.items())},
         "no_ttl_share": round(census.total.no_ttl / census.total.count, 4) if census.total.count else 0.0,
         "protected": _protected(census),
         "coverage": {

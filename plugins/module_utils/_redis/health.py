@@ -61,14 +61,18 @@ def _memory(memory: Memory, limits: Thresholds, subject: str) -> Iterator[Findin
     elif memory.bearable and memory.limit > memory.bearable:
         host = {"limit": memory.limit, "bearable": memory.bearable, "host_total": memory.host_total}
         yield Finding("redis.limit_above_host", Severity.WARNING, subject, host, "Lower maxmemory, or add memory.")
-    yield from _waste(memory, limits, subject)
+    yield from waste(memory, limits, subject)
 
 
-def _waste(memory: Memory, limits: Thresholds, subject: str) -> Iterator[Finding]:
-    """Memory that holds no data."""
+def waste(memory: Memory, limits: Thresholds, subject: str) -> Iterator[Finding]:
+    """Memory that holds no data.
+
+    Fragmentation follows whatever frees much at once, and matters when it takes memory that the host lacks.
+    """
     if memory.fragmentation_ratio >= limits.fragmentation and memory.fragmentation_bytes >= FRAGMENTATION_FLOOR:
         evidence = {"ratio": memory.fragmentation_ratio, "bytes": memory.fragmentation_bytes, "rss": memory.rss}
-        yield Finding("redis.fragmentation", Severity.WARNING, subject, evidence, "Purge the allocator (redis_memory).")
+        severity = Severity.WARNING if 0 < memory.bearable <= memory.rss else Severity.INFO
+        yield Finding("redis.fragmentation", severity, subject, evidence, "Purge the allocator (redis_memory).")
     base = memory.limit or memory.used
     for name, size, advice in (
         ("client", memory.client_buffers, "Find who does not read its replies: redis_clients_flood."),

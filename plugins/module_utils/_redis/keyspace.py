@@ -356,7 +356,7 @@ def _look(redis: Redis, walk: Walk, wanted: Wanted) -> Look:
     expired = _expired(redis)
     if over is not None and not any(over):
         # Memory is below the ratio already: nothing has to be counted to know that nothing has to be done.
-        tallies: tuple[tuple[Tally, ...], ...] = tuple((Tally(),) * len(over) for _ in wanted.selections)
+        tallies: tuple[tuple[Tally, ...], ...] = tuple((Tally(),) * len(over) for _chosen in wanted.selections)
     else:
         tallies = tuple(count(walk, redis.servers, chosen, _MEASURED) for chosen in wanted.selections)
     population = sum(server.call("DBSIZE") for server in redis.servers)

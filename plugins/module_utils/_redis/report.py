@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .._core.errors import bad_parameter
 from .._core.plan import Plan
+from .._core.redact import digest, printable
 from .._core.spec import Params
 from .._core.units import parse_seconds, parse_size
-from .causes import Declared, Held, causes, remedies, together
+from .causes import Declared, Held, View, causes, remedies, together
 from .census import (
     Census,
     Chain,
@@ -19,17 +21,20 @@ from .census import (
     Piped,
     Question,
     Scripted,
+    Tour,
     as_facts,
     class_sums,
     queues,
     readers,
-    take,
 )
 from .client import Redis, Server
 from .facts import fresh_memory
 from .globs import pattern_of
 from .slices import scriptable
 from .walk import Deadline, Pace, trip
+
+#: Keys from which only some are asked for their type.
+_MANY = 100_000
 
 
 def plan_census(redis: Redis, params: Params) -> Plan:
@@ -39,12 +44,16 @@ def plan_census(redis: Redis, params: Params) -> Plan:
     with readers(redis, params["prefer_replica"]) as (servers, replicas):
         counter = _counter(redis, servers[0], params["method"])
         pace = Pace(params["batch"], params["slice_ms"] / 1000, trip=trip(servers[0]))
-        census = take(servers, question, counter, pace, Deadline(params["budget"]), params["fraction"])
+        if sum(server.call("DBSIZE") for server in servers) > _MANY:
+            question = replace(question, every=8)
+        census = Tour(question, counter, pace, Deadline(params["budget"]), params["fraction"]).take(servers)
         found = queues(servers, census)
     declared = _declared(params, question, census)
     host = (params["remedies"] or {}).get("host_memory")
     size = parse_size(host, "host_memory") if host else 0
-    memory = together([fresh_memory(server, size) for server in redis.servers])
+    memories = [fresh_memory(server, size) for server in redis.servers]
+    memory = together(memories)
+    view = View(memory, census, declared, found, redis.target.name, digest if hidden else printable)
     facts: dict[str, Any] = {
         **as_facts(census, question, params["top"], hidden),
         "classes": {held.name: class_sums(held.group, census.total.scaled(census.factor)) for held in declared.classes},
@@ -53,9 +62,8 @@ def plan_census(redis: Redis, params: Params) -> Plan:
     }
     facts["coverage"]["replicas"] = list(replicas)
     if params["remedies"]:
-        facts["remedies"] = remedies(memory, declared).as_dict()
-    findings = causes(memory, census, declared, found, redis.target.name, hidden=hidden)
-    return Plan(target=redis.target, findings=findings, facts=facts)
+        facts["remedies"] = remedies(memories, declared).as_dict()
+    return Plan(target=redis.target, findings=causes(view), facts=facts)
 
 
 def _counter(redis: Redis, server: Server, method: str) -> Counter:

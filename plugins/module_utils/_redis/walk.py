@@ -140,7 +140,7 @@ class Walk:
 def trip(server: Server, tries: int = 5) -> float:
     """Seconds of the fastest empty round trip."""
     times = []
-    for _ in range(tries):
+    for _turn in range(tries):
         began = time.monotonic()
         server.call("PING")
         times.append(time.monotonic() - began)
