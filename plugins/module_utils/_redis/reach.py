@@ -18,7 +18,7 @@ from .address import Address
 from .client import DriverServer, Server, expect, locate, target_of
 from .errors import meaning_of, translate
 from .facts import Look, read_facts, read_memory
-from .replies import number, pairs, parse_info
+from .replies import Node, number, pairs, parse_info, parse_nodes, text
 
 #: Days of a certificate's life below which its end is a finding.
 _SOON = 14
@@ -219,7 +219,7 @@ def _serving(way: Way) -> str:
         if known is None or known.code not in _NOT_SICK:
             raise
     if way.info.get("cluster_enabled") == "1":
-        _whole_cluster(way.server)
+        _whole_cluster(way)
     return f"{way.info.get('redis_mode', '')} {way.info.get('role', '')}".strip()
 
 
@@ -242,14 +242,38 @@ def _reworded(error: OpsError, message: str) -> OpsError:
     return OpsError(error.kind, message, error.hint, error.code, error.retryable)
 
 
-def _whole_cluster(server: Server) -> None:
-    found = parse_info(server.call("CLUSTER", "INFO"))
+def _whole_cluster(way: Way) -> None:
+    """Asks every primary: each answers for its own slots only, and a client has to reach all of them."""
+    assert way.server is not None
+    nodes = parse_nodes(text(way.server.call("CLUSTER", "NODES")), way.address.host)
+    problems = {f"{node.host}:{node.port}": _part_of_cluster(way, node) for node in nodes if "master" in node.flags}
+    wrong = {name: words for name, words in problems.items() if words}
+    if wrong:
+        message = "; ".join(f"{name}: {words}" for name, words in wrong.items())
+        hint = "Look at CLUSTER NODES for nodes that failed, and at slots that nobody has."
+        raise OpsError(Kind.PRECONDITION, message, hint, "clusterdown", retryable=True)
+
+
+def _part_of_cluster(way: Way, node: Node) -> str:
+    """What is wrong with one primary, as it is seen from here; empty if nothing is."""
+    if node.flags & {"fail", "noaddr", "handshake"}:
+        return "the cluster holds it for failed" if node.slots else ""
+    server = way.server if node.myself else way.open(replace(way.address, host=node.host, port=node.port))
+    assert server is not None
+    try:
+        found = parse_info(server.call("CLUSTER", "INFO"))
+    except Exception as error:
+        known = translate(error)
+        if known is None:
+            raise
+        return known.message
+    finally:
+        if not node.myself:
+            server.close()
     served = number(found, "cluster_slots_ok")
     if found.get("cluster_state") == "ok" and served == _SLOTS:
-        return
-    message = f"the cluster is {found.get('cluster_state')}: {_SLOTS - served} of {_SLOTS} slots are not served"
-    hint = "Look at CLUSTER NODES for nodes that failed, and at slots that nobody has."
-    raise OpsError(Kind.PRECONDITION, message, hint, "clusterdown", retryable=True)
+        return ""
+    return f"the cluster is {found.get('cluster_state')}, {_SLOTS - served} of {_SLOTS} slots are not served"
 
 
 def _writes(way: Way) -> str:
