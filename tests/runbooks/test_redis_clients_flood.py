@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.lab import faults
-from tests.lab.redis_servers import ReplicaPair, RedisServer, start_replica_pair
+from tests.lab.redis_servers import RedisServer, ReplicaPair, start_replica_pair
 from tests.lab.witness import monitor
 from tests.lab.world import Lab
 from tests.runbooks.harness import Runbook, actions, aimed, changes, findings, message

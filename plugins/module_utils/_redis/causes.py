@@ -173,10 +173,11 @@ class Remedies:
         }
 
 
-def remedies(memories: list[Memory], declared: Declared) -> Remedies:
+def remedies(memories: list[Memory], declared: Declared, holder: str = "") -> Remedies:
     """Goes up the ladder, the least invasive remedy first, until enough has been freed.
 
     C(memories) has each primary's own: one that is full is full, however empty the others are.
+    C(holder) says who holds most of the data.
     """
     memory, over = together(memories), sum(memory.over(declared.target_ratio) for memory in memories)
     purge = _purge(memory, declared)
@@ -190,7 +191,7 @@ def remedies(memories: list[Memory], declared: Declared) -> Remedies:
     grow = _grow(memories, declared, still / over if over else 0.0, still)
     rungs = (purge, cap, drop, grow)
     mendable = not still or grow.applies
-    return Remedies(mendable, over, rungs, "" if mendable else _advice(declared, grow, still))
+    return Remedies(mendable, over, rungs, "" if mendable else _advice(declared, grow, still, holder))
 
 
 def _purge(memory: Memory, declared: Declared) -> Rung:
@@ -245,7 +246,7 @@ def _grow(memories: list[Memory], declared: Declared, left: float, still: int) -
     return Rung(name, True, f"{human(memories[0].limit)} is too low for what must stay", still, limit)
 
 
-def _advice(declared: Declared, grow: Rung, still: int) -> str:
+def _advice(declared: Declared, grow: Rung, still: int, holder: str) -> str:
     missing = [
         name
         for name, given in (("redis_disposable", declared.disposable), ("redis_limit_ceiling", declared.limit_ceiling))
@@ -253,8 +254,8 @@ def _advice(declared: Declared, grow: Rung, still: int) -> str:
     ]
     declare = f" Declare {' or '.join(missing)}, if that is right." if missing else ""
     return (
-        f"The declared remedies leave {human(still)} too many ({grow.why}).{declare} "
-        f"See the findings for who holds the memory; a limit of {human(grow.limit)} would be enough."
+        f"The declared remedies leave {human(still)} too many ({grow.why}). {holder}{declare} "
+        f"A limit of {human(grow.limit)} would be enough."
     )
 
 

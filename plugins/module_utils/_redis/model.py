@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-
 #: Share of keys under which a policy that evicts keys with a TTL is as good as none.
 _ENOUGH = 0.01
 
@@ -17,7 +16,8 @@ class Memory:
     """INFO memory, put in the words of the limit.
 
     C(counted) is what the server compares with C(limit): used memory without the replicas' output
-    buffers. C(evictable) is the share of keys that the policy may evict. C(bearable) is the largest limit that the host, or the container, can stand; 0 if unknown.
+    buffers. C(evictable) is the share of keys that the policy may evict. C(bearable) is the largest
+    limit that the host, or the container, can stand; 0 if unknown.
     """
 
     used: int

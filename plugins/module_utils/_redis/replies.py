@@ -61,7 +61,7 @@ def parse_nodes(reply: str, own_host: str) -> tuple[Node, ...]:
 
 def _node(words: list[str], own_host: str) -> Node:
     address = words[1].partition("@")[0]
-    host, dummy, port = address.rpartition(":")
+    host, port = address.rsplit(":", 1)
     # Slots that are moving stand in brackets; whoever has them is settled by MOVED and ASK.
     slots = tuple(word for word in words[8:] if not word.startswith("["))
     return Node(words[0], host.strip("[]") or own_host, int(port), frozenset(words[2].split(",")), slots)

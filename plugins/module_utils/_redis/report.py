@@ -17,6 +17,7 @@ from .census import (
     Census,
     Chain,
     Counter,
+    Group,
     KeyClass,
     Piped,
     Question,
@@ -62,8 +63,14 @@ def plan_census(redis: Redis, params: Params) -> Plan:
     }
     facts["coverage"]["replicas"] = list(replicas)
     if params["remedies"]:
-        facts["remedies"] = remedies(memories, declared).as_dict()
+        facts["remedies"] = remedies(memories, declared, _holder(view)).as_dict()
     return Plan(target=redis.target, findings=causes(view), facts=facts)
+
+
+def _holder(view: View) -> str:
+    """Who holds most of the data, in words."""
+    prefix, group = max(view.census.prefixes.items(), key=lambda item: item[1].bytes, default=(b"", Group()))
+    return f"Keys {view.name(prefix)}* hold most of it ({view.share(group.scaled(view.census.factor).bytes):.0%})."
 
 
 def _counter(redis: Redis, server: Server, method: str) -> Counter:
@@ -120,6 +127,8 @@ def _chains(params: Params) -> tuple[Chain, ...]:
 
 
 def _patterns(names: Any, option: str) -> tuple[bytes, ...]:
+    if not all(names):
+        raise bad_parameter(option, "there is an empty pattern", "Name the class of keys that is meant: cache:*.")
     return tuple(pattern_of(name, option) for name in names)
 
 
