@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,9 +22,12 @@ Event = dict[str, Any]
 
 PHASES = ("Diagnose", "Guard", "Mitigate", "Verify", "Report")
 
-#: Entries of one list, characters of one text, bytes of one line.
-MOST, LONGEST, WIDEST = 200, 2000, 256 * 1024
+#: Entries of one list, characters of one text, characters of one line (about).
+MOST, LONGEST, WIDEST = 200, 2000, 128 * 1024
 _DEEPEST = 8
+
+#: A secret that begins within what is shown ends within this; longer ones are masked to the end.
+_MARGIN = 512
 
 #: Error kinds that mean "would not", not "could not".
 _REFUSALS = frozenset({"guard_refused", "conflict", "precondition"})
@@ -243,34 +247,50 @@ def known_secrets(*sources: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(found | {unquote(secret) for secret in found})
 
 
-def clean(value: Any, secrets: Iterable[str] = (), most: int = MOST, depth: int = 0) -> Any:
-    """Plain JSON values: redacted first and cut then, so that no cut can hide a secret's marks."""
-    if isinstance(value, str):
-        return _cut(redact_text(str(value), secrets))
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    if depth >= _DEEPEST:
-        return "…"
-    if isinstance(value, Mapping):
-        return _clean_mapping(value, secrets, most, depth)
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [clean(item, secrets, most, depth + 1) for item in list(value)[:most]]
-    return _cut(redact_text(str(value), secrets))
+class Cleaner:
+    """Makes plain JSON values of anything: redacted, and no more of them than one line may hold."""
 
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._secrets = tuple(secrets)
+        self._left = WIDEST
 
-def _clean_mapping(value: Mapping[Any, Any], secrets: Iterable[str], most: int, depth: int) -> dict[str, Any]:
-    tidy: dict[str, Any] = {}
-    for key, item in list(value.items())[:most]:
-        name = _cut(redact_text(str(key), secrets))
-        hidden = isinstance(item, str) and item and _SECRET_NAME.search(name)
-        tidy[name] = MASK if hidden else clean(item, secrets, most, depth + 1)
-        if isinstance(item, (list, tuple)) and len(item) > most:
-            tidy[f"{name}_rest"] = len(item) - most
-    return tidy
+    def clean(self, value: Any, depth: int = 0) -> Any:
+        if value is None or isinstance(value, (bool, int, float)):
+            self._left -= 8
+            return value
+        if isinstance(value, (Mapping, list, tuple, set, frozenset)) and depth >= _DEEPEST:
+            return "…"
+        if isinstance(value, Mapping):
+            return self._mapping(value, depth)
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return self._sequence(list(value), depth)
+        return self._text(str(value))
 
+    def _text(self, text: str) -> str:
+        # What is cut off here stands beyond what is shown, so no secret can be halved into view.
+        whole, text = len(text), redact_text(text[: LONGEST + _MARGIN], self._secrets)
+        if whole > LONGEST + _MARGIN or len(text) > LONGEST:
+            text = f"{text[:LONGEST]}… (of {whole} characters)"
+        self._left -= len(text) if text.isascii() else 6 * len(text)
+        return text
 
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text) - LONGEST} more characters)"
+    def _sequence(self, values: list[Any], depth: int) -> list[Any]:
+        kept: list[Any] = []
+        while len(kept) < min(len(values), MOST) and self._left > 0:
+            kept.append(self.clean(values[len(kept)], depth + 1))
+        return kept
+
+    def _mapping(self, values: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+        tidy: dict[str, Any] = {}
+        for key, value in islice(values.items(), MOST):
+            if self._left <= 0:
+                break
+            name = self._text(str(key))
+            hidden = isinstance(value, str) and value and _SECRET_NAME.search(name)
+            tidy[name] = MASK if hidden else self.clean(value, depth + 1)
+            if isinstance(value, (list, tuple)) and isinstance(tidy[name], list) and len(value) > len(tidy[name]):
+                tidy[f"{name}_rest"] = len(value) - len(tidy[name])
+        return tidy
 
 
 def conceal(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -344,10 +364,7 @@ def make_line(stamp: Stamp, ran: Ran, event: Event, secrets: Iterable[str] = ())
     if ran.item:
         place["item"] = ran.item
     whole = {**head, **place, **event}
-    for most in (MOST, 20, 3):
-        tidy: Event = clean(whole, secrets, most)
-        if most == 3 or len(json.dumps(tidy)) <= WIDEST:
-            break
+    tidy: Event = Cleaner(secrets).clean(whole)
     return tidy
 
 

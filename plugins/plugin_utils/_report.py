@@ -141,6 +141,23 @@ class Host:
         return _headline(self)
 
     @property
+    def advice(self) -> tuple[tuple[str, str], ...]:
+        """What to do next, and the error or finding that says so. To run this very runbook is no advice."""
+        hints = [(trouble.hint, trouble.kind) for trouble in self.troubles if trouble.final and trouble.hint]
+        found = [(finding.suggest, finding.id) for finding in self.remaining if self.runbook not in finding.suggest]
+        return tuple((words, source) for words, source in [*hints, *found] if words)
+
+    @property
+    def planned(self) -> int:
+        """How many actions a real run would take."""
+        return sum(len(approval.actions) for approval in self.approvals)
+
+    @property
+    def done(self) -> int:
+        """How many actions were taken."""
+        return sum(len(act.actions) + act.rest for act in self.acts)
+
+    @property
     def line(self) -> str:
         """For the screen."""
         return f"{self.name}: {self.label}. {self.headline}"
@@ -347,8 +364,8 @@ def _troubles(lines: Sequence[Event], failed: bool) -> tuple[Trouble, ...]:
     """In order. A C(fail) task at the end of a rescue repeats its cause, which then is the final one."""
     found = [line for line in lines if line["event"] in ("failed", "refused")]
     causes = [line for line in found if not line["action"].endswith("fail")] or found
-    final = causes[-1] if failed and causes else None
-    return tuple(_trouble(line, line is final) for line in found if line in causes or line is found[-1])
+    final = found.index(causes[-1]) if failed and causes else len(found)
+    return tuple(_trouble(line, place >= final) for place, line in enumerate(found))
 
 
 def _trouble(line: Event, final: bool) -> Trouble:
@@ -379,7 +396,7 @@ def _approval(line: Event, head: Event) -> Approval:
 
 
 def _phases(lines: Sequence[Event]) -> tuple[Phase, ...]:
-    start = min(_begun(line) for line in lines)
+    start = min((_begun(line) for line in lines if line["phase"]), default=0.0)
     phases = []
     for name in PHASES:
         mine = [line for line in lines if line["phase"] == name]
@@ -396,7 +413,8 @@ def _headline(host: Host) -> str:
     if host.outcome in ("mended", "unverified"):
         return _treatment(host)
     if host.outcome == "check_only":
-        return f"{count(sum(max(1, a.count) for a in host.approvals), 'change')} planned, nothing was changed."
+        subjects = count(sum(approval.count for approval in host.approvals), "subject")
+        return f"{count(host.planned, 'action')} planned on {subjects}. Nothing was changed."
     remaining = [finding for finding in host.remaining if finding.severity != "info"]
     left = f" {count(len(remaining), 'finding')} {'remains' if len(remaining) == 1 else 'remain'}." if remaining else ""
     if host.outcome == "interrupted":
@@ -405,10 +423,11 @@ def _headline(host: Host) -> str:
 
 
 def _treatment(host: Host) -> str:
-    steps = count(sum(len(act.actions) + act.rest for act in host.acts), "action")
+    steps = count(host.done, "action")
     took = f" in {duration(host.mitigated)}" if host.mitigated is not None else ""
     number = host.numbers[-1] if host.numbers else None
     if number is None or number.measured is None:
         return f"{steps}{took}."
     first = next(n for n in host.numbers if n.name == number.name)
-    return f"{number.name} from {number.text(first.before)} to {number.text(number.measured)}, {steps}{took}."
+    name = number.name[:1].upper() + number.name[1:]
+    return f"{name} from {number.text(first.before)} to {number.text(number.measured)}, {steps}{took}."

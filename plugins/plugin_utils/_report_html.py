@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from ._report import Act, Approval, Finding, Host, Number, Proof, Report, Trouble
 from ._report_charts import before_after, timeline
-from ._report_markdown import visible
 from ._report_style import STYLE
-from ._report_words import count, duration
+from ._report_words import count, duration, visible
 
 _TONES = {
     "mended": "good",
@@ -25,6 +24,9 @@ _TONES = {
     "warning": "warn",
     "info": "calm",
 }
+#: Spared subjects that are shown unfolded.
+_AT_ONCE = 10
+
 _STATES = {"cleared": "cleared", "remains": "remains", "unseen": "not looked at again"}
 
 
@@ -83,20 +85,22 @@ def _facts(report: Report) -> Html:
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts), cls="facts")
 
 
-def _summary(hosts: Iterable[Host]) -> Html:
-    head = tag("tr", *(tag("th", name) for name in ("Target", "Runbook", "Outcome", "Took", "In short")))
+def _summary(hosts: Sequence[Host]) -> Html:
+    several = len({host.runbook for host in hosts}) > 1
+    names = ("Target", *(["Runbook"] if several else []), "Outcome", "Took", "In short")
     rows = (
         tag(
             "tr",
-            tag("td", h.name),
-            tag("td", h.runbook),
-            tag("td", _badge(h)),
-            tag("td", duration(h.seconds)),
-            tag("td", h.headline),
+            tag("td", host.name),
+            *([tag("td", host.runbook)] if several else []),
+            tag("td", _badge(host)),
+            tag("td", duration(host.seconds), cls="short"),
+            tag("td", host.headline, cls="long"),
         )
-        for h in hosts
+        for host in hosts
     )
-    return tag("section", tag("div", tag("table", head, *rows), cls="scroll"))
+    table = tag("table", tag("tr", *(tag("th", name) for name in names)), *rows)
+    return tag("section", tag("div", table, cls="scroll"), cls="summary")
 
 
 def _footer(report: Report) -> Html:
@@ -121,9 +125,9 @@ def _host(host: Host, report: Report) -> Html:
             "What was found",
             [_finding(finding) for finding in host.findings] or [tag("li", "Nothing out of the ordinary.")],
         ),
-        *_list("What was done", [*map(_act, host.acts)]),
+        *_list("What was done", [*map(_act, host.acts), *map(_not_needed, host.skipped)]),
         *_list("What would be done", [*map(_planned, host.approvals)]),
-        *_list("What was spared, and why", list(_spared(host))),
+        *_section("What was spared, and why", list(_spared(host))),
         *_list("Verification", [*map(_proof, host.proofs)]),
         *_section("Timeline", [Html(timeline(host.phases)), *_shifts(host)] if host.phases else []),
         *_list("What to do next", list(_next(host, report))),
@@ -139,25 +143,16 @@ def _host_head(host: Host) -> Iterator[Html]:
 
 
 def _tiles(host: Host) -> Html:
-    done = sum(len(act.actions) + act.rest for act in host.acts)
-    first = (
-        ("Time to mitigate", duration(host.mitigated))
-        if host.mitigated is not None
-        else ("Took", duration(host.seconds))
-    )
+    mitigated = host.mitigated
     remaining = sum(finding.severity != "info" for finding in host.remaining)
     tiles = (
-        first,
-        (
-            "Changes planned" if host.approvals else "Actions",
-            f"{sum(max(1, a.count) for a in host.approvals) or done:,}",
-        ),
+        ("Took", duration(host.seconds)) if mitigated is None else ("Time to mitigate", duration(mitigated)),
+        ("Actions planned", f"{host.planned:,}") if host.approvals else ("Actions", f"{host.done:,}"),
         ("Spared", f"{len(host.spared) + host.spared_rest:,}"),
         ("Findings that remain", f"{remaining:,}"),
     )
-    return tag(
-        "div", *(tag("div", tag("b", value), tag("span", name), cls="tile") for name, value in tiles), cls="tiles"
-    )
+    boxes = (tag("div", tag("b", value), tag("span", name), cls="tile") for name, value in tiles)
+    return tag("div", *boxes, cls="tiles")
 
 
 def _section(title: str, content: list[Html]) -> Iterator[Html]:
@@ -198,15 +193,24 @@ def _act(act: Act) -> Html:
     return tag("li", *(tag("p", words) for words in act.actions), *more, *undo)
 
 
+def _not_needed(rung: str) -> Html:
+    return tag("li", f"Not needed: {rung}", cls="note")
+
+
 def _planned(approval: Approval) -> Html:
     return tag("li", *(tag("p", words) for words in approval.actions))
 
 
 def _spared(host: Host) -> Iterator[Html]:
-    for item in host.spared:
-        yield tag("li", tag("code", item.subject), tag("span", f"  {item.reason}", cls="note"))
+    """The first few at once; the rest folds away."""
+    rows = [tag("li", tag("code", item.subject), tag("span", item.reason, cls="note")) for item in host.spared]
     if host.spared_rest:
-        yield tag("li", f"and {host.spared_rest:,} more", cls="note")
+        rows.append(tag("li", f"and {host.spared_rest:,} more"))
+    if rows:
+        yield tag("ul", *rows[:_AT_ONCE], cls="plain")
+    if rows[_AT_ONCE:]:
+        shown = tag("summary", f"{len(rows) - _AT_ONCE} more")
+        yield tag("details", shown, tag("ul", *rows[_AT_ONCE:], cls="plain"))
 
 
 def _number(number: Number) -> Html:
@@ -237,6 +241,5 @@ def _next(host: Host, report: Report) -> Iterator[Html]:
                 f"Run exactly this plan ({subjects}): launch the job with this extra variable.",
                 tag("pre", f"approved_plan: {approval.id}"),
             )
-    for finding in host.remaining:
-        if finding.suggest:
-            yield tag("li", finding.suggest, " ", tag("code", finding.id, cls="note"))
+    for words, source in host.advice:
+        yield tag("li", words, " ", tag("code", source, cls="note"))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ._report import Finding, Host, Number, Report
-from ._report_words import count, duration
+from ._report_words import count, duration, visible
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~&])")
 
@@ -25,11 +25,6 @@ def as_markdown(report: Report) -> str:
 def text(value: str) -> str:
     """Text that stays text: no markup, no HTML, no line breaks, nothing that cannot be seen."""
     return _SPECIAL.sub(r"\\\1", visible(value))
-
-
-def visible(value: str) -> str:
-    """Control characters, line breaks and marks that turn the writing direction become escapes."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in value)
 
 
 def code(value: str) -> str:
@@ -101,6 +96,7 @@ def _done(host: Host) -> Iterator[str]:
         if act.rest:
             yield f"- and {act.rest:,} more"
         yield from (f"  - {text(words)}" for words in act.undo)
+    yield from (f"- Not needed: {text(rung)}" for rung in host.skipped)
     for approval in host.approvals:
         yield from (f"- Would: {text(words)}" for words in approval.actions)
 
@@ -132,4 +128,4 @@ def _next(host: Host, report: Report) -> Iterator[str]:
         elif approval.id and report.job:
             extra = code(f"approved_plan: {approval.id}")
             yield f"- To run exactly this plan, launch the job with the extra variable {extra}"
-    yield from (f"- {text(f.suggest)} ({code(f.id)})" for f in host.remaining if f.suggest)
+    yield from (f"- {text(words)}{f' ({code(source)})' if source else ''}" for words, source in host.advice)

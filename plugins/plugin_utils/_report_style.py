@@ -48,10 +48,12 @@ h3 { font-size: 13px; font-weight: 600; color: var(--soft); letter-spacing: .02e
 section {
   background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 20px 22px; margin-top: 12px;
 }
-section > ul { list-style: none; }
-section > ul > li { padding: 10px 0; border-top: 1px solid var(--line); overflow-wrap: anywhere; }
-section > ul > li:first-child { border-top: 0; padding-top: 0; }
-section > ul > li:last-child { padding-bottom: 0; }
+ul { list-style: none; }
+section > ul:not(.plain) > li { padding: 10px 0; border-top: 1px solid var(--line); overflow-wrap: anywhere; }
+section > ul:not(.plain) > li:first-child { border-top: 0; padding-top: 0; }
+section > ul:not(.plain) > li:last-child { padding-bottom: 0; }
+.plain li { display: flex; flex-wrap: wrap; gap: 0 14px; align-items: baseline; padding: 2px 0; }
+.plain li { overflow-wrap: anywhere; }
 .note { color: var(--soft); font-size: 13.5px; }
 .row { display: flex; flex-wrap: wrap; gap: 4px 10px; align-items: baseline; }
 .row .state { margin-left: auto; color: var(--soft); font-size: 13px; }
@@ -79,13 +81,18 @@ svg .diagnose, svg .guard, svg .report { fill: var(--bar-soft); }
 svg .verify { fill: var(--good); }
 table { width: 100%; border-collapse: collapse; font-size: 14px; }
 th { text-align: left; color: var(--soft); font-weight: 500; font-size: 13px; }
-th, td { padding: 8px 14px 8px 0; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
+th, td { padding: 8px 14px 8px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 tr:last-child td { border-bottom: 0; padding-bottom: 0; }
 td { font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }
+.summary { margin-top: 24px; }
+.short { white-space: nowrap; }
+.long { overflow-wrap: anywhere; min-width: 16em; }
+details { margin-top: 8px; }
 details summary { cursor: pointer; color: var(--soft); font-size: 13.5px; }
 details table { margin-top: 8px; }
 footer { color: var(--soft); font-size: 13px; margin-top: 32px; }
+@media (max-width: 560px) { svg text { font-size: 18px; } main { padding: 28px 16px 48px; } }
 @media print {
   :root {
     color-scheme: light;

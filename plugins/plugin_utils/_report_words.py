@@ -55,6 +55,11 @@ def count(how_many: int, noun: str) -> str:
     return f"{how_many:,} {noun}" if how_many == 1 else f"{how_many:,} {noun}s"
 
 
+def visible(value: str) -> str:
+    """Control characters, line breaks and marks that turn the writing direction become escapes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in value)
+
+
 def evidence(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Each fact as a label and a value, in the order in which the module gave them."""
     sizes = any(_is_size(name) for name in facts)
