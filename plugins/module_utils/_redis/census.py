@@ -34,7 +34,7 @@ _KEPT = (*WORK, *SESSIONS)
 
 
 def _by_first() -> dict[int, list[tuple[int, bytes]]]:
-    """The built-in patterns with their places, by the first byte of what they match: most keys need few tests or none."""
+    """The built-in patterns with their places, by the first byte of what they match: most keys need no test."""
     found: dict[int, list[tuple[int, bytes]]] = {}
     for number, kept in enumerate(_KEPT, start=1):
         found.setdefault(literal_prefix(kept.pattern)[0], []).append((number, kept.pattern))
@@ -574,7 +574,7 @@ def queues(servers: Sequence[Server], census: Census) -> tuple[Queue, ...]:
 def as_facts(census: Census, question: Question, top: int, hidden: bool) -> dict[str, Any]:
     """The sums, scaled to the whole where only a part was looked at. C(hidden) shows digests for key names."""
     factor, name = census.factor, digest if hidden else printable
-    whole = census.total.scaled(factor)
+    whole, typed = census.total.scaled(factor), sum(census.types.values())
     ranked = sorted(census.prefixes.items(), key=lambda item: (item[0] == OTHER, -item[1].bytes, item[0]))
     return {
         "keys_total": whole.count,
@@ -588,7 +588,7 @@ def as_facts(census: Census, question: Question, top: int, hidden: bool) -> dict
             for size, key, kind, ttl in sorted(census.largest, key=lambda entry: (-entry[0], entry[1]))
         ],
         "ttl": {label: round(count * factor) for label, count in zip(TTL_NAMES, census.ttl, strict=True)},
-        "types": {kind: round(count * factor * question.every) for kind, count in sorted(census.types.items())},
+        "types": {kind: round(count * whole.count / typed) for kind, count in sorted(census.types.items())},
         "no_ttl_share": round(census.total.no_ttl / census.total.count, 4) if census.total.count else 0.0,
         "protected": _protected(census),
         "coverage": {

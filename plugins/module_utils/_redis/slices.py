@@ -126,7 +126,8 @@ def way_of(server: Server, *, clustered: bool, conditional: bool) -> Way:
 def scriptable(server: Server) -> bool:
     """Asks by trying: a service may have scripts and yet refuse them keys that are not declared."""
     try:
-        server.script("return redis.call('SCAN', '0', 'COUNT', '1')[1]")
+        # SCAN makes what it matches and has run out go away: nothing is called like this.
+        server.script("return redis.call('SCAN', '0', 'COUNT', '1', 'MATCH', 'sre.runbooks:nothing')[1]")
     except Exception as error:
         known = translate(error)
         if known is None or not (known.kind in (Kind.FORBIDDEN, Kind.UNSUPPORTED) or known.code == "refused_command"):
