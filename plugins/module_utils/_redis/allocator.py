@@ -39,8 +39,10 @@ def look(server: Server, host_memory: int = 0) -> Allocator:
     """The allocator's own numbers, as of the server's latest tick (100 ms)."""
     info = parse_info(server.call("INFO"))
     memory = read_memory(server, info, host_memory)
-    # Pages that hold nothing any more. What is scattered inside used pages, no purge can free.
-    return Allocator(server, memory, info.get("mem_allocator", ""), max(0, number(info, "allocator_rss_bytes")))
+    # Pages that hold nothing any more, of which the kernel may have taken some back already. What is
+    # scattered inside used pages, no purge can free.
+    purgeable = min(max(0, number(info, "allocator_rss_bytes")), memory.fragmentation_bytes)
+    return Allocator(server, memory, info.get("mem_allocator", ""), purgeable)
 
 
 def purge_step(seen: Allocator) -> Step:
