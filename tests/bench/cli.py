@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command: which benchmarks, how many runs, and where the figures go."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+
+from tests.bench import keyspace, purge, tasks
+from tests.bench.bundle import community_general
+from tests.bench.measure import CACHE, ROOT, stage
+from tests.bench.stats import between_markers
+from tests.lab.redis_servers import server_version
+
+BENCHMARKS: Mapping[str, ModuleType] = {"tasks": tasks, "purge": purge, "keyspace": keyspace}
+PAGE = ROOT / "docs/performance.md"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 when all was measured; a missed target is a figure in the page, not an error."""
+    options = _parser().parse_args(arguments)
+    for name in options.names or BENCHMARKS:
+        _say(f"{name}: {options.runs} runs")
+        conditions = _conditions(options.runs)
+        with stage(options.runs, options.quick, _say) as scene:
+            results = BENCHMARKS[name].measure(scene)
+        told = f"{conditions}\n\n{BENCHMARKS[name].tell(results)}"
+        _keep(name, conditions, results)
+        print(f"\n## {name}\n\n{told}\n", flush=True)
+        if not options.quick:
+            PAGE.write_text(between_markers(PAGE.read_text(), name, told))
+    return 0
+
+
+def _say(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
+def _keep(name: str, conditions: str, results: object) -> None:
+    """The readings themselves."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    path = CACHE / f"{name}-{time.strftime('%Y%m%dT%H%M%S')}.json"
+    path.write_text(json.dumps({"conditions": conditions, "results": results}, indent=1))
+
+
+def _conditions(runs: int) -> str:
+    """What a reader needs to judge the figures."""
+    words = [
+        time.strftime("%Y-%m-%d"),
+        f"{runs} runs",
+        f"Redis {'.'.join(map(str, server_version()))} on loopback",
+        f"Python {platform.python_version()}",
+        *(f"{package} {_version(package)}" for package in ("ansible-core", "redis", "hiredis")),
+        f"community.general {community_general() or 'missing'}",
+        f"{os.cpu_count()} cores ({_processor()})",
+        f"Linux {platform.release().partition('-')[0]}",
+        f"load average at the start {os.getloadavg()[0]:.1f}",
+    ]
+    return f"Measured: {', '.join(words)}. Each cell is the median, with the lowest and the highest in brackets."
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure; write docs/performance.md.")
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], metavar="name", help=", ".join(BENCHMARKS))
+    parser.add_argument("--runs", type=int, default=5, help="runs of each contender (default 5)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the keys, to try the bench; writes no page")
+    return parser
