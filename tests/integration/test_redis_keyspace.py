@@ -286,7 +286,8 @@ def test_check_mode_writes_nothing_and_tells_the_truth(redis_single: RedisServer
         checked = purge(redis_single, "cache:*", check_mode=True, **state)
         assert witness.writes() == ()
     real = purge(redis_single, "cache:*", **state)
-    assert checked["changed"] and real["changed"]
+    assert checked["changed"]
+    assert real["changed"]
     assert checked["actions"] == real["actions"]
     assert checked["diff"] == real["diff"]
     assert checked["plan"]["id"] == real["plan"]["id"]
