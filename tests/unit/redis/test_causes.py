@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from ansible_collections.sre.runbooks.plugins.module_utils._redis.causes import (
     Declared,
     Held,
