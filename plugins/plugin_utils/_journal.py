@@ -11,9 +11,8 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from ..module_utils._core.redact import MASK, digest, redact_text
@@ -36,17 +35,16 @@ _GATES = frozenset({"assert", "parameters", "validate_argument_spec"})
 #: Phases whose changes are bookkeeping (a lock, a report), not treatment.
 _SUPPORT = frozenset({"Diagnose", "Guard", "Report"})
 
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SECRET_NAME = re.compile(
-    r"(?i)(?:^|_)(?:password|passwd|pwd|pass|secret|token|requirepass|masterauth|secret_key|access_key|api_key|auth)$"
+_SECRET_ENDINGS = (
+    *("password", "passwd", "pwd", "_pass", "requirepass", "secret", "token", "_auth", "masterauth"),
+    *("secret_key", "access_key", "api_key", "apikey"),
 )
-_URL_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/:@]*:([^\s/@]+)@", re.IGNORECASE)
+#: Begins at what is rare: a scheme before it would make the search of a long text quadratic.
+_URL_PASSWORD = re.compile(r"://[^\s/:@]*:([^\s/@]+)@")
 _KEY_FIELDS = frozenset({"key", "keys", "pattern", "patterns", "prefix", "prefixes"})
-_IN_DATABASE = re.compile(r"db\d+[:/ ](.+)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
+class Ran(NamedTuple):
     """One task on one host (or one item of its loop), as far as the journal cares."""
 
     host: str
@@ -70,13 +68,19 @@ class Ran:
         return self.name.partition(" | ")[2] or self.name
 
     @property
+    def deed(self) -> str:
+        """What a task did, where its module does not say."""
+        return f"{self.words}: {self.item}" if self.item else self.words
+
+    @property
     def module(self) -> str:
         return self.action.rpartition(".")[2]
 
 
 def run_id(text: object) -> str:
     """The text where it can name a folder, else nothing."""
-    return str(text) if isinstance(text, (str, int)) and _RUN_ID.fullmatch(str(text)) else ""
+    usable = isinstance(text, (str, int)) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", str(text))
+    return str(text) if usable else ""
 
 
 def events(ran: Ran, result: Mapping[str, Any]) -> Iterator[Event]:
@@ -157,8 +161,8 @@ def _status(ran: Ran, result: Mapping[str, Any], note: str) -> Event:
     if not result.get("changed") or begun:
         return {"event": "passed", **noted}
     if ran.check:
-        return {"event": "planned", "check": True, "plan": {}, "actions": [ran.words], **noted}
-    return {"event": "acted", "actions": [ran.words], "undo": [], **noted}
+        return {"event": "planned", "check": True, "plan": {}, "actions": [ran.deed], **noted}
+    return {"event": "acted", "actions": [ran.deed], "undo": [], **noted}
 
 
 def _failure(ran: Ran, result: Mapping[str, Any]) -> Event:
@@ -242,9 +246,14 @@ def known_secrets(*sources: Mapping[str, Any]) -> frozenset[str]:
             if not isinstance(value, str) or value.lower() in ("true", "false", "none", "null"):
                 continue
             found.update(_URL_PASSWORD.findall(value))
-            if _SECRET_NAME.search(str(name)):
+            if _is_secret(str(name)):
                 found.add(str(value))
     return frozenset(found | {unquote(secret) for secret in found})
+
+
+def _is_secret(name: str) -> bool:
+    lower = name.lower()
+    return lower in ("pass", "auth") or lower.endswith(_SECRET_ENDINGS)
 
 
 class Cleaner:
@@ -286,7 +295,7 @@ class Cleaner:
             if self._left <= 0:
                 break
             name = self._text(str(key))
-            hidden = isinstance(value, str) and value and _SECRET_NAME.search(name)
+            hidden = isinstance(value, str) and value and _is_secret(name)
             tidy[name] = MASK if hidden else self.clean(value, depth + 1)
             if isinstance(value, (list, tuple)) and isinstance(tidy[name], list) and len(value) > len(tidy[name]):
                 tidy[f"{name}_rest"] = len(value) - len(tidy[name])
@@ -296,7 +305,7 @@ class Cleaner:
 def conceal(result: Mapping[str, Any]) -> dict[str, Any]:
     """The result with a digest in place of every key name, wherever the name stands."""
     names = {name for name in _subjects(result) if name}
-    names |= {tail[1] for name in names if (tail := _IN_DATABASE.fullmatch(name))}
+    names |= {tail[1] for name in names if (tail := re.fullmatch(r"(?s)db\d+[:/ ](.+)", name))}
     ordered = sorted(names - _targets(result), key=len, reverse=True)
     if not ordered:
         return dict(result)
@@ -346,8 +355,7 @@ def _replaced(value: Any, pattern: re.Pattern[str]) -> Any:
 # --- the file --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """What stands on every line."""
 
     at: str

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 
 from ._report import Number, Phase
-from ._report_words import duration, visible
+from ._report_words import duration, markup
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _BAR = 640, 96, 120, 30, 16
 _SPAN = _WIDTH - _LEFT - _RIGHT
@@ -48,20 +47,16 @@ def _row(row: int, name: str, start: float, share: float, *, words: str, kind: s
     left, width = _LEFT + start * _SPAN, max(share * _SPAN, 3)
     base = top + _ROW / 2 + 4.5
     return (
-        f'<text class="name" x="{_LEFT - 12}" y="{base}" text-anchor="end">{_text(name)}</text>'
+        f'<text class="name" x="{_LEFT - 12}" y="{base}" text-anchor="end">{markup(name)}</text>'
         f'<rect class="track" x="{_LEFT}" y="{top + (_ROW - _BAR) / 2}" width="{_SPAN}" height="{_BAR}" rx="4"/>'
-        f'<rect class="bar {_text(kind)}" x="{left:.1f}" y="{top + (_ROW - _BAR) / 2}" width="{width:.1f}" '
+        f'<rect class="bar {markup(kind)}" x="{left:.1f}" y="{top + (_ROW - _BAR) / 2}" width="{width:.1f}" '
         f'height="{_BAR}" rx="4"/>'
-        f'<text class="value" x="{_WIDTH - _RIGHT + 12}" y="{base}">{_text(words)}</text>'
+        f'<text class="value" x="{_WIDTH - _RIGHT + 12}" y="{base}">{markup(words)}</text>'
     )
 
 
 def _svg(rows: Iterable[str], count: int, title: str) -> str:
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {count * _ROW}" role="img" aria-label="{_text(title)}">'
-        f"<title>{_text(title)}</title>{''.join(rows)}</svg>"
+        f'<svg viewBox="0 0 {_WIDTH} {count * _ROW}" role="img" aria-label="{markup(title)}">'
+        f"<title>{markup(title)}</title>{''.join(rows)}</svg>"
     )
-
-
-def _text(value: str) -> str:
-    return escape(visible(value))

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
 
 from ._report import Act, Approval, Finding, Host, Number, Proof, Report, Trouble
 from ._report_charts import before_after, timeline
 from ._report_style import STYLE
-from ._report_words import count, duration, visible
+from ._report_words import count, duration, markup
 
 _TONES = {
     "mended": "good",
@@ -38,8 +37,8 @@ class Html(str):
 
 def tag(name: str, *children: str, cls: str = "") -> Html:
     """An element. A child that is not Html is escaped: there is no way to forget it."""
-    inner = "".join(child if isinstance(child, Html) else escape(visible(child)) for child in children)
-    kind = f' class="{escape(cls)}"' if cls else ""
+    inner = "".join(child if isinstance(child, Html) else markup(child) for child in children)
+    kind = f' class="{markup(cls)}"' if cls else ""
     return Html(f"<{name}{kind}>{inner}</{name}>")
 
 
@@ -123,7 +122,7 @@ def _host(host: Host, report: Report) -> Html:
         *_section("Before and after", [_number(number) for number in host.numbers]),
         *_list(
             "What was found",
-            [_finding(finding) for finding in host.findings] or [tag("li", "Nothing out of the ordinary.")],
+            [_finding(finding) for finding in host.findings] or [tag("li", host.nothing_found)],
         ),
         *_list("What was done", [*map(_act, host.acts), *map(_not_needed, host.skipped)]),
         *_list("What would be done", [*map(_planned, host.approvals)]),
@@ -232,7 +231,7 @@ def _shifts(host: Host) -> Iterator[Html]:
 
 def _next(host: Host, report: Report) -> Iterator[Html]:
     for approval in host.approvals:
-        subjects = count(approval.count, "subject")
+        subjects = count(approval.subjects, "subject")
         if approval.command:
             yield tag("li", f"Run exactly this plan ({subjects}):", tag("pre", approval.command))
         elif approval.id and report.job:

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
 from ._report import Finding, Host, Number, Report
 from ._report_words import count, duration, visible
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~&])")
+_SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_{}[]<>|#~&"})
 
 
 def as_markdown(report: Report) -> str:
@@ -24,14 +23,16 @@ def as_markdown(report: Report) -> str:
 
 def text(value: str) -> str:
     """Text that stays text: no markup, no HTML, no line breaks, nothing that cannot be seen."""
-    return _SPECIAL.sub(r"\\\1", visible(value))
+    return visible(value).translate(_SPECIAL)
 
 
 def code(value: str) -> str:
     """A code span that its content cannot leave."""
     plain = visible(value)
-    longest = max((len(run) for run in re.findall(r"`+", plain)), default=0)
-    fence, pad = "`" * (longest + 1), " " if longest else ""
+    fence = "`"
+    while fence in plain:
+        fence += "`"
+    pad = " " if len(fence) > 1 else ""
     return f"{fence}{pad}{plain}{pad}{fence}"
 
 
@@ -55,7 +56,7 @@ def _host(host: Host, report: Report) -> Iterator[str]:
     if host.server:
         yield f"\nTarget: {text(host.server)}"
     yield from _troubles(host)
-    yield from _section("What was found", map(_finding, host.findings), "Nothing out of the ordinary.")
+    yield from _section("What was found", map(_finding, host.findings), host.nothing_found)
     yield from _section("What was done", _done(host), "Nothing was changed.")
     yield from _section("What was spared, and why", _spared(host), "")
     yield from _section("Before and after", map(_number, host.numbers), "")
@@ -124,7 +125,7 @@ def _proofs(host: Host) -> Iterator[str]:
 def _next(host: Host, report: Report) -> Iterator[str]:
     for approval in host.approvals:
         if approval.command:
-            yield f"- To run exactly this plan ({count(approval.count, 'subject')}):\n\n  {code(approval.command)}\n"
+            yield f"- To run exactly this plan ({count(approval.subjects, 'subject')}):\n\n  {code(approval.command)}\n"
         elif approval.id and report.job:
             extra = code(f"approved_plan: {approval.id}")
             yield f"- To run exactly this plan, launch the job with the extra variable {extra}"

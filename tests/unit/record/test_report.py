@@ -117,7 +117,9 @@ def test_a_narrow_last_look_does_not_clear_what_it_did_not_see() -> None:
 def test_a_fleet_has_a_table_first() -> None:
     report = read_report(samples.fleet().lines)
     assert [h.outcome for h in report.hosts] == ["mended", "nothing_to_do", "failed", "not_treated"]
+    assert report.hosts[1].seconds < 1
     page = Page(as_html(report))
+    assert "Nothing could be looked at." in page.text
     assert [name for name, _ in page.tags].index("table") < [name for name, _ in page.tags].index("article")
     assert "| cache-c | redis\\_memory\\_full | failed |" in as_markdown(report)
 
