@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -35,7 +35,9 @@ _QUIET = 2.0
 
 
 class InProcess(ActionBase):
-    """An action plugin that takes a product's modules through this worker, or ships them."""
+    """An action plugin that takes a module through this worker, or ships it."""
+
+    door: ClassVar[Door]
 
     _supports_check_mode = True
     _supports_async = True
@@ -48,16 +50,15 @@ class InProcess(ActionBase):
                 self._execute_module(
                     module_name=self._task.action,
                     module_args=self._task.args,
-                    task_vars=variables,
+                    task_vars=self._here(variables),
                     wrap_async=self._task.async_val,
                 )
             )
             return result
-        door = _door(self._task.action)
-        params = _validated(door, plain(self._task.args))
-        register_secrets(list(door.spec.secrets(params)))
+        params = _validated(self.door, plain(self._task.args))
+        register_secrets(list(self.door.spec.secrets(params)))
         host = variables.get("inventory_hostname", "")
-        result.update(execute(door, params, check_mode=bool(self._task.check_mode), progress=_progress(host)))
+        result.update(execute(self.door, params, check_mode=bool(self._task.check_mode), progress=_progress(host)))
         return result
 
     def _must_ship(self, variables: Mapping[str, Any]) -> bool:
@@ -69,6 +70,14 @@ class InProcess(ActionBase):
             or any(self._task.environment or ())
             or not self._is_own_interpreter(variables.get("ansible_python_interpreter"))
         )
+
+    def _here(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """On this machine our own interpreter has the driver; discovery may find one that does not even start."""
+        if self._connection.transport == "local" and self._is_own_interpreter(
+            variables.get("ansible_python_interpreter")
+        ):
+            return {**variables, "ansible_python_interpreter": sys.executable}
+        return variables
 
     def _is_own_interpreter(self, wanted: Any) -> bool:
         """Unset and C(auto*) leave the choice to us; anything else must be this very interpreter."""
@@ -88,8 +97,8 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _door(action: str) -> Door:
-    name = action.rpartition(".")[2]
+def door_of(name: str) -> Door:
+    """The door of one of our modules."""
     door: Door = import_module(f"ansible_collections.sre.runbooks.plugins.modules.{name}").DOOR
     return door
 

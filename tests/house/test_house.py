@@ -168,6 +168,13 @@ def test_every_module_is_in_its_action_group() -> None:
     assert grouped == {path.stem for path in DOORS}
 
 
+def test_every_module_runs_in_process() -> None:
+    """One action plugin a product; the others are links, so that the controller loads each under its module's name."""
+    actions = {path.stem: path for path in (PLUGINS / "action").glob("*.py")}
+    assert {path.stem for path in DOORS} <= set(actions)
+    assert sum(not actions[path.stem].is_symlink() for path in DOORS) == len(PRODUCTS)
+
+
 def test_the_readme_names_every_runbook_page_and_guide() -> None:
     text = (ROOT / "README.md").read_text()
     assert all(command in text for command in ("make demo", "make test"))
