@@ -217,8 +217,10 @@ def _serving(way: Way) -> str:
         way.server.call("EXISTS", "sre.runbooks:reach")
     except Exception as error:
         known = translate(error)
-        if known is None or known.code not in _NOT_SICK:
+        if known is None:
             raise
+        if known.code not in _NOT_SICK:
+            raise _with_details(known, way.server) from error
     if way.info.get("cluster_enabled") == "1":
         _whole_cluster(way)
     return f"{way.info.get('redis_mode', '')} {way.info.get('role', '')}".strip()
