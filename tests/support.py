@@ -108,6 +108,7 @@ def prepare(
         "ANSIBLE_CALLBACKS_ENABLED": "sre.runbooks.record,results",
         "ANSIBLE_LOCAL_TEMP": str(scratch / "tmp"),
         "ANSIBLE_NOCOLOR": "1",
+        "SRE_RUNBOOKS_REPORTS": os.environ.get("SRE_RUNBOOKS_REPORTS", str(scratch / "reports")),
         "SRE_TEST_RESULTS": str(scratch / "results.jsonl"),
     }
     return [*command, "--check"] if check else command, environment

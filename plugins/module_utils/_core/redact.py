@@ -12,7 +12,11 @@ MASK = "***"
 
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     # The password part of a URL; the user stays, because it says which account failed.
-    (re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^\s/:@]*):[^\s/@]+@", re.IGNORECASE), r"\g<head>:" + MASK + "@"),
+    # Up to the last C(@): a password that should have been quoted is still one. Bounded, so that no text takes long.
+    (
+        re.compile(r"(?P<head>\b[a-z][a-z0-9+.-]{0,30}://[^\s/:@]{0,256}):[^\s\"']{1,256}@", re.IGNORECASE),
+        r"\g<head>:" + MASK + "@",
+    ),
     (re.compile(r"(?P<head>\bbearer\s+)[a-z0-9._~+/=-]{8,}", re.IGNORECASE), r"\g<head>" + MASK),
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MASK),
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), MASK),

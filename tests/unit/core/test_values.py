@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from ansible_collections.sre.runbooks.plugins.module_utils._core.errors import OpsError
@@ -53,6 +55,7 @@ def test_sizes_are_shown_in_binary_units() -> None:
     [
         "redis://app:canary-1234@host:6379/0",
         "Error connecting to rediss://:canary-1234@h",
+        "redis://app:un@quoted/canary-1234@h",
         "Authorization: Bearer canary-1234.abc",
         "requirepass=canary-1234",
         "masterauth: canary-1234",
@@ -61,6 +64,14 @@ def test_sizes_are_shown_in_binary_units() -> None:
 )
 def test_secrets_in_texts_are_masked(text: str) -> None:
     assert "canary-1234" not in str(redact({"a": [text, (text,)], text: 1}))
+
+
+@pytest.mark.parametrize("text", ["a" * 200_000, "redis://x:" * 20_000, "x@" * 100_000, "bearer " * 30_000])
+def test_no_text_takes_long(text: str) -> None:
+    """A key's name may be hostile. Twice the text must not be four times the work."""
+    begun = time.process_time()
+    redact(text)
+    assert time.process_time() - begun < 5
 
 
 def test_the_user_of_a_url_stays() -> None:
