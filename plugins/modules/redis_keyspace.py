@@ -156,9 +156,11 @@ server:
 """
 
 from ..module_utils._core.guard import guard_options
+from ..module_utils._core.plan import Plan
 from ..module_utils._core.run import run
-from ..module_utils._core.spec import Spec
-from ..module_utils._redis.keyspace import plan_keyspace
+from ..module_utils._core.spec import Params, Spec
+from ..module_utils._redis.client import Redis
+from ..module_utils._redis.keyspace import Wanted, hold_true
 from ..module_utils._redis.product import REDIS
 
 SPEC = guard_options(max_count=10000) | Spec(
@@ -184,7 +186,13 @@ SPEC = guard_options(max_count=10000) | Spec(
     mutually_exclusive=(("ttl_below", "no_ttl_only"),),
 )
 
-DOOR = REDIS.door(SPEC, plan_keyspace)
+
+def plan(redis: Redis, wanted: Params) -> Plan:
+    """Counts what is asked for, and plans one step for each class of keys that has any."""
+    return hold_true(redis, Wanted.of(wanted), wanted)
+
+
+DOOR = REDIS.door(SPEC, plan)
 
 
 def main() -> None:

@@ -216,10 +216,13 @@ server:
   type: dict
 """
 
+from ..module_utils._core.plan import Plan
 from ..module_utils._core.run import run
-from ..module_utils._core.spec import Spec
+from ..module_utils._core.spec import Params, Spec
+from ..module_utils._redis.causes import causes
+from ..module_utils._redis.client import Redis
 from ..module_utils._redis.product import REDIS
-from ..module_utils._redis.report import plan_census
+from ..module_utils._redis.report import described, looked_at
 
 _CAP = {"match": {"type": "str", "required": True}, "max_ttl": {"type": "str", "required": True}}
 _CLASS = {
@@ -257,7 +260,14 @@ SPEC = Spec(
     }
 )
 
-DOOR = REDIS.door(SPEC, plan_census)
+
+def plan(redis: Redis, wanted: Params) -> Plan:
+    """A plan without steps: the sums, and why memory is full."""
+    seen = looked_at(redis, wanted)
+    return Plan(target=redis.target, findings=causes(seen.view), facts=described(seen, wanted))
+
+
+DOOR = REDIS.door(SPEC, plan)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ Pure: memory and census in, findings and a ladder out. Sizes are bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import ceil
 from typing import Any
@@ -173,7 +173,7 @@ class Remedies:
         }
 
 
-def remedies(memories: list[Memory], declared: Declared, holder: str = "") -> Remedies:
+def remedies(memories: Sequence[Memory], declared: Declared, holder: str = "") -> Remedies:
     """Goes up the ladder, the least invasive remedy first, until enough has been freed.
 
     C(memories) has each primary's own: one that is full is full, however empty the others are.
@@ -228,7 +228,7 @@ def _drop(declared: Declared, needed: int) -> Rung:
     return Rung(name, True, f"{human(size)} are disposable, {human(needed)} are needed", min(size, needed))
 
 
-def _grow(memories: list[Memory], declared: Declared, left: float, still: int) -> Rung:
+def _grow(memories: Sequence[Memory], declared: Declared, left: float, still: int) -> Rung:
     """The limit under which what stays would be below the ratio, if the owner and the host allow it.
 
     C(left) is the share of what is too much that the other rungs leave, taken as the same on every primary.
@@ -259,7 +259,7 @@ def _advice(declared: Declared, grow: Rung, still: int, holder: str) -> str:
     )
 
 
-def together(memories: list[Memory]) -> Memory:
+def together(memories: Sequence[Memory]) -> Memory:
     """The primaries of a cluster as one: sums, but for what is a share or a name."""
     first = memories[0]
     shares = {name: max(getattr(memory, name) for memory in memories) for name in ("fragmentation_ratio", "evictable")}

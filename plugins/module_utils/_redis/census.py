@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from .._core.errors import OpsError
-from .._core.redact import digest, printable
+from .._core.redact import printable
 from .client import Arg, Command, DriverServer, Redis, Server
 from .errors import translate
 from .globs import SESSIONS, WORK, literal_prefix, matches, test_of
@@ -31,6 +31,7 @@ OTHER = b"(other)"
 _PREFIXES = 10_000
 _NAMES = 200
 _KEPT = (*WORK, *SESSIONS)
+_BINDING = b"_kombu.binding."
 
 
 def _by_first() -> dict[int, list[tuple[int, bytes]]]:
@@ -513,7 +514,7 @@ def _count(census: Census, question: Question, seen: _Seen, threshold: int) -> N
     kept = next((number for number, pattern in _BY_FIRST.get(key[0] if key else -1, ()) if matches(pattern, key)), 0)
     if kept:
         census.kept.setdefault(kept, Group()).one(size, ttl, None)
-    if key.endswith(b":meta") or key.startswith(b"_kombu.binding."):
+    if key.endswith(b":meta") or key.startswith(_BINDING):
         census.marks.add(key)
     for chain, groups in zip(question.chains, census.chains, strict=True):
         place = chain.place(key, kept)
@@ -550,31 +551,28 @@ class Queue:
     version: str = ""
 
 
-def queues(servers: Sequence[Server], census: Census) -> tuple[Queue, ...]:
+Shown = Callable[[bytes], str]
+
+
+def queues(servers: Sequence[Server], census: Census, name: Shown = printable) -> tuple[Queue, ...]:
     """The queues whose marks were met: BullMQ's meta hash says its own version, kombu keeps bindings."""
     marks = sorted(census.marks)
-    found = [
-        Queue("celery", printable(mark.removeprefix(b"_kombu.binding.")))
-        for mark in marks
-        if mark.startswith(b"_kombu")
-    ]
+    bindings = [mark.removeprefix(_BINDING) for mark in marks if mark.startswith(_BINDING)]
+    if not bindings and any(_KEPT[number - 1].what == "Celery queue" for number in census.kept):
+        bindings = [b"celery"]
+    found = [Queue("celery", name(binding)) for binding in bindings]
     metas = [mark for mark in marks if mark.endswith(b":meta")]
     for server in servers:
         replies = server.batch([("HGET", meta, "version") for meta in metas]) if metas else []
         for meta, version in zip(metas, replies, strict=True):
             if isinstance(version, bytes) and version.startswith(b"bullmq"):
-                found.append(Queue("bullmq", printable(meta.removesuffix(b":meta")), printable(version)))
-    if any(_KEPT[number - 1].what == "Celery queue" for number in census.kept) and not any(
-        q.kind == "celery" for q in found
-    ):
-        found.append(Queue("celery", "celery"))
+                found.append(Queue("bullmq", name(meta.removesuffix(b":meta")), printable(version)))
     return tuple(found)
 
 
-def as_facts(census: Census, question: Question, top: int, hidden: bool) -> dict[str, Any]:
-    """The sums, scaled to the whole where only a part was looked at. C(hidden) shows digests for key names."""
-    factor, name = census.factor, digest if hidden else printable
-    whole, typed = census.total.scaled(factor), sum(census.types.values())
+def as_facts(census: Census, top: int, name: Shown = printable) -> dict[str, Any]:
+    """The sums, scaled to the whole where only a part was looked at. C(name) shows a key, or hides it."""
+    factor, whole, typed = census.factor, census.total.scaled(census.factor), sum(census.types.values())
     ranked = sorted(census.prefixes.items(), key=lambda item: (item[0] == OTHER, -item[1].bytes, item[0]))
     return {
         "keys_total": whole.count,
@@ -602,7 +600,7 @@ def as_facts(census: Census, question: Question, top: int, hidden: bool) -> dict
     }
 
 
-def _shown(prefix: bytes, name: Callable[[bytes], str]) -> str:
+def _shown(prefix: bytes, name: Shown) -> str:
     return prefix.decode() if prefix == OTHER else name(prefix) if prefix else "(none)"
 
 

@@ -300,9 +300,8 @@ def _average(tally: Tally) -> int:
     return tally.size(1) or _SMALLEST
 
 
-def plan_keyspace(redis: Redis, params: Params) -> Plan:
-    """Counts what is asked for, and plans one step for each class of keys that has any."""
-    wanted = Wanted.of(params)
+def hold_true(redis: Redis, wanted: Wanted, params: Params) -> Plan:
+    """The plan that makes the condition true; C(params) also say at which pace."""
     primary_only(redis)
     _preflight(redis, wanted)
     walk = _walk(redis, params)

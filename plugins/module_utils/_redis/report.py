@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .._core.errors import bad_parameter
-from .._core.plan import Plan
 from .._core.redact import digest, printable
 from .._core.spec import Params
 from .._core.units import parse_seconds, parse_size
-from .causes import Declared, Held, View, causes, remedies, together
+from .causes import Declared, Held, View, remedies, together
 from .census import (
     Census,
     Chain,
@@ -31,6 +30,7 @@ from .census import (
 from .client import Redis, Server
 from .facts import fresh_memory
 from .globs import pattern_of
+from .model import Memory
 from .slices import scriptable
 from .walk import Deadline, Pace, trip
 
@@ -38,33 +38,47 @@ from .walk import Deadline, Pace, trip
 _MANY = 100_000
 
 
-def plan_census(redis: Redis, params: Params) -> Plan:
-    """A plan without steps: the sums, and why memory is full."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at a deployment: C(memories) has each primary's own, C(replicas) the names of those read from."""
+
+    view: View
+    memories: tuple[Memory, ...]
+    replicas: tuple[str, ...]
+
+
+def looked_at(redis: Redis, params: Params) -> Seen:
+    """Walks over the keyspace and reads memory."""
     question = _question(params)
-    hidden = params["key_names"] == "hash"
+    name = digest if params["key_names"] == "hash" else printable
     with readers(redis, params["prefer_replica"]) as (servers, replicas):
         counter = _counter(redis, servers[0], params["method"])
         pace = Pace(params["batch"], params["slice_ms"] / 1000, trip=trip(servers[0]))
         if sum(server.call("DBSIZE") for server in servers) > _MANY:
             question = replace(question, every=8)
         census = Tour(question, counter, pace, Deadline(params["budget"]), params["fraction"]).take(servers)
-        found = queues(servers, census)
-    declared = _declared(params, question, census)
+        found = queues(servers, census, name)
     host = (params["remedies"] or {}).get("host_memory")
     size = parse_size(host, "host_memory") if host else 0
-    memories = [fresh_memory(server, size) for server in redis.servers]
-    memory = together(memories)
-    view = View(memory, census, declared, found, redis.target.name, digest if hidden else printable)
+    memories = tuple(fresh_memory(server, size) for server in redis.servers)
+    declared = _declared(params, question, census)
+    view = View(together(memories), census, declared, found, redis.target.name, name)
+    return Seen(view, memories, replicas)
+
+
+def described(seen: Seen, params: Params) -> dict[str, Any]:
+    """What the module returns, but for the findings."""
+    view = seen.view
     facts: dict[str, Any] = {
-        **as_facts(census, question, params["top"], hidden),
-        "classes": {held.name: class_sums(held.group, census.total.scaled(census.factor)) for held in declared.classes},
-        "queues": [{"kind": queue.kind, "name": queue.name, "version": queue.version} for queue in found],
-        "memory": memory.as_dict(),
+        **as_facts(view.census, params["top"], view.name),
+        "classes": {held.name: class_sums(held.group, view.whole) for held in view.declared.classes},
+        "queues": [{"kind": queue.kind, "name": queue.name, "version": queue.version} for queue in view.queues],
+        "memory": view.memory.as_dict(),
     }
-    facts["coverage"]["replicas"] = list(replicas)
+    facts["coverage"]["replicas"] = list(seen.replicas)
     if params["remedies"]:
-        facts["remedies"] = remedies(memories, declared, _holder(view)).as_dict()
-    return Plan(target=redis.target, findings=causes(view), facts=facts)
+        facts["remedies"] = remedies(seen.memories, view.declared, _holder(view)).as_dict()
+    return facts
 
 
 def _holder(view: View) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.sre.runbooks.plugins.module_utils._core.redact import digest
 from ansible_collections.sre.runbooks.plugins.module_utils._redis import census as module
 from ansible_collections.sre.runbooks.plugins.module_utils._redis.census import (
     OTHER,
@@ -53,7 +54,7 @@ def test_prefixes(key: bytes, depth: int, prefix: bytes) -> None:
 
 
 def test_sums() -> None:
-    facts = as_facts(take(seeded(), Question(top=3)), Question(top=3), 3, hidden=False)
+    facts = as_facts(take(seeded(), Question(top=3)), 3)
     prefixes = {entry["prefix"]: entry for entry in facts["prefixes"]}
     assert prefixes["cache:"]["count"] == 200
     assert prefixes["cache:"]["no_ttl"] == 100
@@ -73,7 +74,7 @@ def test_sums() -> None:
 
 
 def test_names_are_hidden_on_request() -> None:
-    facts = as_facts(take(seeded(), Question()), Question(), 3, hidden=True)
+    facts = as_facts(take(seeded(), Question()), 3, digest)
     assert "plain" not in str(facts)
     assert "cache" not in str(facts)
 
@@ -97,7 +98,7 @@ def test_part_is_scaled_to_the_whole() -> None:
     census = take(seeded(), Question(), fraction=0.5)
     assert not census.complete
     assert 0.4 < census.fraction < 0.8
-    assert as_facts(census, Question(), 5, hidden=False)["keys_total"] == pytest.approx(251, abs=2)
+    assert as_facts(census, 5)["keys_total"] == pytest.approx(251, abs=2)
 
 
 def test_prefixes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
