@@ -7,7 +7,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -56,7 +56,7 @@ def listener(answer: Callable[[socket.socket], None] | None = None) -> Iterator[
                     line, _peer = door.accept()
                 except OSError:
                     return
-                with line:
+                with line, suppress(OSError):
                     answer(line)
 
         Thread(target=serve, daemon=True).start()
