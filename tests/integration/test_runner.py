@@ -65,9 +65,8 @@ def _write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def _check(job: Path, patient: RedisServer, reports: Path) -> None:
+def _check(artifact: Path, patient: RedisServer, reports: Path) -> None:
     """The runbook has mended it, AWX would see the outcome, and the record bears the job's id."""
-    (artifact,) = (job / "artifacts").iterdir()
     assert (artifact / "rc").read_text() == "0", (artifact / "stdout").read_text()
     assert (artifact / "status").read_text() == "successful"
     memory = patient.info("memory")
@@ -81,7 +80,8 @@ def _check(job: Path, patient: RedisServer, reports: Path) -> None:
 def test_run(job: Path, patient: RedisServer, tmp_path: Path) -> None:
     command = [*RUNNER, "run", str(job), "-p", "playbooks/redis_memory_full.yml", "--quiet"]
     subprocess.run(command, check=False, stdin=subprocess.DEVNULL, timeout=120, env=ENVIRONMENT)
-    _check(job, patient, tmp_path / "reports")
+    (artifact,) = (job / "artifacts").iterdir()
+    _check(artifact, patient, tmp_path / "reports")
 
 
 def test_transmit_worker_process(job: Path, patient: RedisServer, tmp_path: Path) -> None:
@@ -91,11 +91,11 @@ def test_transmit_worker_process(job: Path, patient: RedisServer, tmp_path: Path
     steps = [
         [*RUNNER, "transmit", str(job), "-p", "playbooks/redis_memory_full.yml"],
         [*RUNNER, "worker", "--private-data-dir", str(worker)],
-        [*RUNNER, "process", str(controller), "--quiet"],
+        [*RUNNER, "process", str(controller)],
     ]
     stream = b""
     for step in steps:
         ended = subprocess.run(step, input=stream, capture_output=True, check=False, timeout=120, env=ENVIRONMENT)
         assert ended.returncode == 0, ended.stderr.decode()
         stream = ended.stdout
-    _check(controller, patient, tmp_path / "reports")
+    _check(controller / "artifacts", patient, tmp_path / "reports")
