@@ -17,7 +17,8 @@ import pytest
 from redis.cluster import RedisCluster
 
 from tests.lab import faults
-from tests.lab.redis_servers import Cluster, RedisServer, ReplicaPair, ask, start_single
+from tests.lab.process import wait_until
+from tests.lab.redis_servers import Cluster, RedisServer, ReplicaPair, ask, start_cluster, start_single
 from tests.lab.witness import fingerprint, monitor
 from tests.lab.world import Lab
 from tests.support import ROOT, call, play, prepare
@@ -346,6 +347,34 @@ def test_cluster_while_a_slot_moves(redis_cluster: Cluster) -> None:
     finally:
         for node in (owner, other):
             node.command("CLUSTER", "SETSLOT", slot, "STABLE")
+
+
+@pytest.mark.slow
+def test_cluster_that_changes_its_primaries_meanwhile(redis_lab: Lab) -> None:
+    cluster = redis_lab.start(start_cluster)
+    _fill_cluster(cluster, "cache:", 3000)
+    replica = cluster.nodes[5]
+
+    def fail_over() -> None:
+        replica.command("CLUSTER", "FAILOVER", "TAKEOVER")
+
+    with meanwhile(cluster.primaries[0], fail_over, below=900):
+        result = purge(cluster.nodes[0], "cache:*", rate=1500)
+    assert (kind(result), result["changed"]) in {("conflict", True), ("precondition", True)}
+    wait_until(lambda: not purge(cluster.nodes[0], "cache:*").get("failed"), 15, "a run that ends what is left", 0.5)
+    assert not purge(cluster.nodes[0], "cache:*")["changed"]
+
+
+@pytest.mark.slow
+def test_cluster_with_a_dead_primary_is_refused(redis_lab: Lab) -> None:
+    cluster = redis_lab.start(start_cluster)
+    _fill_cluster(cluster, "cache:", 300)
+    cluster.nodes[5].kill()
+    cluster.nodes[2].kill()
+    wait_until(lambda: purge(cluster.nodes[0], "cache:*").get("failed", False), 15, "a refusal", 0.3)
+    result = purge(cluster.nodes[0], "cache:*")
+    assert kind(result) in {"precondition", "unreachable"}
+    assert not result["changed"]
 
 
 def _fill_cluster(cluster: Cluster, prefix: str, count: int) -> None:

@@ -21,7 +21,7 @@ from .._core.plan import Target
 from .._core.spec import Params
 from .address import Address, address_of, managed_by
 from .errors import translate
-from .replies import parse_info, parse_nodes, text
+from .replies import Node, parse_info, parse_nodes, text
 
 Arg: TypeAlias = "bytes | str | int | float"
 Command: TypeAlias = "tuple[Arg, ...]"
@@ -228,8 +228,7 @@ def _cluster(params: Params, stack: ExitStack, entry: DriverServer, info: Mappin
         hint = "Set cluster to auto, to work on every primary of it."
         text_ = f"{entry.address.name} is a node of a cluster"
         raise OpsError(Kind.PRECONDITION, text_, hint, code="cluster_node")
-    nodes = parse_nodes(text(entry.call("CLUSTER", "NODES")), entry.address.host)
-    primaries = [node for node in nodes if node.primary and node.slots]
+    primaries = primaries_of(entry)
     if not primaries:
         hint = "Check CLUSTER INFO: no slots are served."
         raise OpsError(Kind.PRECONDITION, f"{entry.address.name}: no primary with slots", hint, code="clusterdown")
@@ -239,8 +238,18 @@ def _cluster(params: Params, stack: ExitStack, entry: DriverServer, info: Mappin
     ]
     # The entry comes first where it is a primary, so that what is asked of "the server" is asked there.
     servers.sort(key=lambda server: server is not entry)
-    identity = sha1(" ".join(sorted(node.id for node in primaries)).encode(), usedforsecurity=False).hexdigest()
-    return Redis(target_of(entry.address, info, identity), tuple(servers), info, "cluster")
+    return Redis(target_of(entry.address, info, identity_of(primaries)), tuple(servers), info, "cluster")
+
+
+def primaries_of(server: Server) -> tuple[Node, ...]:
+    """The nodes that serve slots, as this node of the cluster sees it now."""
+    nodes = parse_nodes(text(server.call("CLUSTER", "NODES")), server.address.host)
+    return tuple(node for node in nodes if node.primary and node.slots)
+
+
+def identity_of(primaries: Sequence[Node]) -> str:
+    """A cluster is the set of its primaries: another set holds the keys elsewhere."""
+    return sha1(" ".join(sorted(node.id for node in primaries)).encode(), usedforsecurity=False).hexdigest()
 
 
 def target_of(address: Address, info: Mapping[str, str], identity: str) -> Target:
