@@ -8,10 +8,11 @@ sentinels, which cost seconds: those are shared by the session and emptied, so d
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
+from tests.lab.process import LabError
 from tests.lab.redis_servers import (
     Cluster,
     RedisServer,
@@ -26,7 +27,13 @@ from tests.lab.redis_servers import (
 )
 from tests.lab.world import Lab, lab
 
+if TYPE_CHECKING:  # psycopg2 is for those who ask for a PostgreSQL server
+    from tests.lab.postgres_servers import PostgresPair, PostgresServer
+
 __all__ = [
+    "postgres_lab",
+    "postgres_pair",
+    "postgres_single",
     "redis_acl",
     "redis_cluster",
     "redis_lab",
@@ -107,3 +114,30 @@ def _emptied(topology: T, writable: tuple[RedisServer, ...]) -> T:
         server.prove_own()
         server.command("FLUSHALL")
     return topology
+
+
+@pytest.fixture
+def postgres_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """`postgres_lab.start(start_postgres, config={...})`; skipped where there is no PostgreSQL or no driver."""
+    pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
+    from tests.lab.postgres_servers import installation
+
+    try:
+        installation()
+    except LabError as error:
+        pytest.skip(str(error))
+    yield from _lab_of(request)
+
+
+@pytest.fixture
+def postgres_single(postgres_lab: Lab) -> PostgresServer:
+    from tests.lab.postgres_servers import start_postgres
+
+    return postgres_lab.start(start_postgres)
+
+
+@pytest.fixture
+def postgres_pair(postgres_lab: Lab) -> PostgresPair:
+    from tests.lab.postgres_servers import start_pair
+
+    return postgres_lab.start(start_pair)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import pwd
 import random
 import shutil
 import signal
@@ -13,9 +14,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HOST = "127.0.0.1"
 # Below the kernel's ephemeral range, so that no outgoing connection sits on a port that we are about to take.
@@ -45,6 +47,29 @@ def find_program(names: Sequence[str], env: str, advice: str) -> str:
     if found is None:
         raise LabError(f"no {' or '.join(wanted)} on PATH: {advice}")
     return found
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whom a process runs as, when it must not be root."""
+
+    uid: int
+    gid: int
+
+    def options(self) -> dict[str, Any]:
+        """For subprocess: this user, this group, and none of root's other groups."""
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+
+def ordinary_account(*preferred: str) -> Account | None:
+    """For programs that refuse root: the first user that exists, or `nobody`; None when we are not root anyway."""
+    if os.geteuid() != 0:
+        return None
+    known = {entry.pw_name: entry for entry in pwd.getpwall()}
+    found = next((known[name] for name in (*preferred, "nobody") if name in known), None)
+    if found is None:
+        raise LabError("we are root, and there is neither " + " nor ".join((*preferred, "nobody")) + " to run as")
+    return Account(found.pw_uid, found.pw_gid)
 
 
 def free_port(bus: bool = False) -> int:
@@ -106,18 +131,32 @@ class ProcessId:
             finally:
                 os.close(handle)
 
-    def end(self, grace: float = 3.0) -> None:
-        """SIGTERM, and SIGKILL after `grace` seconds; harmless when repeated. A frozen process is thawed first."""
+    def end(self, grace: float = 3.0, first: signal.Signals = signal.SIGTERM) -> None:
+        """`first`, and SIGKILL after `grace` seconds; harmless when repeated. A frozen process is thawed first."""
         self.send(signal.SIGCONT)
-        self.send(signal.SIGTERM)
+        self.send(first)
         with contextlib.suppress(LabError):
             wait_until(lambda: not self.alive(), grace, f"end of process {self.pid}", pause=0.005)
         self.send(signal.SIGKILL)
         wait_until(lambda: not self.alive(), 5, f"end of killed process {self.pid}", pause=0.005)
 
 
-def spawn(command: Sequence[str], scratch: Path, detached: bool = False) -> subprocess.Popen[bytes]:
-    """Start `command` in a session of its own, output into `scratch`/output.log.
+def children(pid: int) -> tuple[ProcessId, ...]:
+    """The living processes whose parent is `pid`: a PostgreSQL backend leaves the group of its postmaster."""
+    told = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    found = [int(line.split()[0]) for line in told.splitlines() if int(line.split()[1]) == pid]
+    statuses = {child: _status(child) for child in found}
+    return tuple(ProcessId(child, status[1]) for child, status in statuses.items() if status)
+
+
+def spawn(
+    command: Sequence[str],
+    scratch: Path,
+    detached: bool = False,
+    account: Account | None = None,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start `command` in a session of its own, output into `scratch`/output.log, as `account` if one is given.
 
     Unless `detached`, the kernel kills it when the thread that started it ends: start servers from the main thread.
     """
@@ -129,6 +168,8 @@ def spawn(command: Sequence[str], scratch: Path, detached: bool = False) -> subp
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            env=env,
+            **(account.options() if account else {}),
             preexec_fn=None if detached else _die_with_parent,  # noqa: PLW1509 - one system call, no lock
         )
 
