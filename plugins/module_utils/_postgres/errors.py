@@ -1,0 +1,116 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What SQLSTATEs, and the messages of connections that were never made, mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .._core.errors import Kind, OpsError
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    kind: Kind
+    code: str
+    hint: str
+    retryable: bool = False
+
+    def error(self, words: str) -> OpsError:
+        return OpsError(self.kind, words, self.hint, self.code, self.retryable)
+
+
+def _later(kind: Kind, code: str, hint: str) -> _Meaning:
+    """Something that may pass by itself."""
+    return _Meaning(kind, code, hint, retryable=True)
+
+
+_FULL = _later(
+    Kind.EXHAUSTED,
+    "too_many_clients",
+    "No slot is free. A superuser, or from PostgreSQL 16 a member of pg_use_reserved_connections, still gets in.",
+)
+_STARTING = _later(Kind.UNREACHABLE, "starting", "The server starts up, shuts down or recovers. Look at its log.")
+_GONE = _later(Kind.UNREACHABLE, "connection", "The connection broke. See whether the server still runs.")
+_PASSWORD = _Meaning(Kind.AUTH, "password", "Check user and password, PGPASSWORD and the pass file.")
+_NO_DATABASE = _Meaning(Kind.NOT_FOUND, "no_such_database", "Check dbname.")
+_TLS = _Meaning(Kind.UNREACHABLE, "tls", "Check sslmode, sslrootcert, and the host name against the certificate.")
+
+#: SQLSTATEs, whole or by their class (the first two characters).
+_STATES: Mapping[str, _Meaning] = {
+    "28P01": _PASSWORD,
+    "28000": _Meaning(Kind.AUTH, "rejected", "Check pg_hba.conf for this user, database and address, and TLS."),
+    "3D000": _NO_DATABASE,
+    "53300": _FULL,
+    "53100": _Meaning(Kind.EXHAUSTED, "disk_full", "The server's disk is full. Nothing of this statement is kept."),
+    "53": _later(Kind.EXHAUSTED, "resources", "The server is short of a resource; see its log."),
+    "42501": _Meaning(Kind.FORBIDDEN, "privilege", "Grant the right to this role, or use another one."),
+    "57014": _later(
+        Kind.TIMEOUT, "statement_timeout", "It took longer than statement_timeout, or somebody cancelled it."
+    ),
+    "55P03": _later(Kind.TIMEOUT, "lock_timeout", "Somebody holds the lock: see postgres_locks for who."),
+    "25006": _Meaning(Kind.PRECONDITION, "read_only", "This is a standby, or read-only. Aim at the primary."),
+    "57P03": _STARTING,
+    "57P": _GONE,
+    "08": _GONE,
+    "42P01": _Meaning(Kind.NOT_FOUND, "no_such_table", "Check the name, with its schema."),
+    "42703": _Meaning(Kind.NOT_FOUND, "no_such_column", "Check the name of the column."),
+    "42704": _Meaning(Kind.NOT_FOUND, "no_such_object", "Check the name."),
+    "42883": _Meaning(Kind.UNSUPPORTED, "no_such_function", "This version, or this database, does not have it."),
+    "0A000": _Meaning(Kind.UNSUPPORTED, "not_supported", "This version, or this service, does not do that."),
+    "55000": _Meaning(Kind.PRECONDITION, "state", "The object is not in the state that this needs."),
+    "40": _later(Kind.CONFLICT, "conflict", "Another transaction was in the way. Run again."),
+    "23": _Meaning(Kind.CONFLICT, "constraint", "A constraint forbids it. Nothing of this statement is kept."),
+    "22": _Meaning(Kind.PRECONDITION, "bad_value", "The value does not fit the column or setting."),
+    "42": _Meaning(Kind.PRECONDITION, "refused_statement", "The server does not accept this for the object."),
+}
+
+#: Messages of connections that failed, for which the driver gives no SQLSTATE. The first that is found counts.
+_MESSAGES: tuple[tuple[str, _Meaning], ...] = (
+    ("too many clients", _FULL),
+    ("too many connections", _FULL),
+    ("connection slots are reserved", _FULL),
+    ("no more connections allowed", _FULL),
+    ("password authentication failed", _PASSWORD),
+    ("no password supplied", _PASSWORD),
+    ("no pg_hba.conf entry", _STATES["28000"]),
+    ("is not permitted to log in", _STATES["28000"]),
+    ("no such database", _NO_DATABASE),
+    ("no such user", _PASSWORD),
+    ("starting up", _STARTING),
+    ("shutting down", _STARTING),
+    ("recovery mode", _STARTING),
+    ("not yet accepting connections", _STARTING),
+    ("certificate", _TLS),
+    ("ssl", _TLS),
+    ("could not translate host name", _Meaning(Kind.UNREACHABLE, "dns", "The host name does not resolve. Check host.")),
+    (
+        "connection refused",
+        _later(Kind.UNREACHABLE, "refused", "Nothing listens there. Check host and port, and whether it runs."),
+    ),
+    ("timeout expired", _later(Kind.TIMEOUT, "timeout", "No answer in time: a firewall, or a stopped server.")),
+    ("session is read-only", _STATES["25006"]),
+    ("definition of service", _Meaning(Kind.NOT_FOUND, "no_such_service", "Check service and PGSERVICEFILE.")),
+)
+
+
+def translate(error: Exception) -> OpsError | None:
+    """An exception of the driver as one of ours; None for a bug."""
+    if isinstance(error, OpsError):
+        return error
+    if type(error).__module__.partition(".")[0] != "psycopg2":
+        return None
+    words = " ".join(str(error).split())
+    state = getattr(error, "pgcode", None) or ""
+    for start in (state, state[:3], state[:2]):
+        if start and start in _STATES:
+            return _STATES[start].error(words)
+    lowered = words.lower()
+    for part, meaning in _MESSAGES:
+        if part in lowered:
+            return meaning.error(words)
+    if 'database "' in lowered and "does not exist" in lowered:
+        return _NO_DATABASE.error(words)
+    if type(error).__name__ in ("OperationalError", "InterfaceError"):
+        return _GONE.error(words)
+    return None if type(error).__name__ == "ProgrammingError" and not state else _STATES["42"].error(words)
