@@ -74,7 +74,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 lease:
-  description: The lease after the run. RV(lease.fence) grows each time it changes hands, for whoever can check it.
+  description: The lease after the run. C(fence) grows each time it changes hands, for whoever can check it.
   returned: always
   type: dict
   sample:

@@ -125,7 +125,7 @@ RETURN = r"""
 keyspace:
   description:
     - What was counted before anything was done, in all and for each pattern.
-    - RV(keyspace.expired_seen) are keys that had run out and that the count itself made go away.
+    - C(expired_seen) are keys that had run out and that the count itself made go away.
   returned: always
   type: dict
   sample:

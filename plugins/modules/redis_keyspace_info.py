@@ -197,8 +197,8 @@ queues:
   elements: dict
 remedies:
   description:
-    - RV(remedies.mendable) says whether the declared remedies bring memory below the ratio, RV(remedies.rungs) which
-      of them are needed, RV(remedies.refused) why the others are not, RV(remedies.next) what else would help.
+    - C(mendable) says whether the declared remedies bring memory below the ratio, C(rungs) which
+      of them are needed, C(refused) why the others are not, C(next) what else would help.
   returned: when O(remedies) is given
   type: dict
 coverage:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from time import monotonic
 from typing import Any, ClassVar
@@ -97,10 +98,16 @@ def plain(value: Any) -> Any:
     return value
 
 
-def door_of(name: str) -> Door:
-    """The door of one of our modules."""
+def in_process(name: str) -> type[InProcess]:
+    """The action plugin of one of our modules.
+
+    The controller loads it once, before it forks a worker for each task: the module and its driver are
+    imported once a run, and only those that the run uses.
+    """
     door: Door = import_module(f"ansible_collections.sre.runbooks.plugins.modules.{name}").DOOR
-    return door
+    with suppress(ImportError):  # whoever needs the driver gets the proper error
+        import_module(door.product.driver)
+    return type("ActionModule", (InProcess,), {"door": door})
 
 
 def _validated(door: Door, args: dict[str, Any]) -> dict[str, Any]:

@@ -19,9 +19,11 @@ class Topology(Protocol):
     """A server, or several that belong together."""
 
     @property
-    def servers(self) -> tuple[RedisServer, ...]: ...
+    def servers(self) -> tuple[RedisServer, ...]:
+        """What has to be stopped."""
 
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """Ends them all."""
 
 
 P = ParamSpec("P")

@@ -100,12 +100,6 @@ class DriverServer:
         self._client.close()
 
 
-def preload() -> None:
-    """Imports the driver if it is there; whoever needs it later gets the proper error."""
-    with suppress(ImportError):
-        _driver()
-
-
 @contextmanager
 def connect(params: Params) -> Iterator[Redis]:
     """Opens the deployment that the options name, proves that it is the expected one, closes it."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: Programs whose process lives as long as the run does.
-_CONTROLLERS = frozenset({"ansible-playbook", "ansible", "ansible-console", "ansible-pull", "playbook"})
+_CONTROLLERS = frozenset({"ansible-playbook", "ansible", "ansible-console"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +73,18 @@ class Processes:
     def _is_controller(self, pid: int) -> bool:
         with suppress(OSError):
             words = (self.root / f"{pid}/cmdline").read_bytes().split(b"\0")[:4]
-            names = [Path(word.decode(errors="replace")).name for word in words]
-            # "python -m ansible playbook" becomes "python .../ansible/__main__.py playbook".
-            is_module = "__main__.py" in names and b"/ansible/" in b" ".join(words)
-            return names[0] in _CONTROLLERS or names[1:2] == ["ansible-playbook"] or is_module or _by_python(names)
+            return is_controller([word.decode(errors="replace") for word in words])
         return False
 
 
-def _by_python(names: list[str]) -> bool:
-    """C(python [-option] /path/ansible-playbook ...)."""
-    return names[0].startswith("python") and any(name in _CONTROLLERS for name in names[1:])
+def is_controller(words: list[str]) -> bool:
+    """C(ansible-playbook ...), C(python [-option] .../ansible-playbook ...), or C(python -m ansible playbook ...)."""
+    names = [Path(word).name for word in words]
+    if names[0] in _CONTROLLERS:
+        return True
+    # The interpreter shows a module that it was given with -m by the path of its file.
+    of_module = any(word.endswith("/ansible/__main__.py") for word in words[1:]) or words[1:3] == ["-m", "ansible"]
+    return names[0].startswith("python") and (of_module or any(name in _CONTROLLERS for name in names[1:3]))
 
 
 def holder(processes: Processes | None = None) -> Holder:

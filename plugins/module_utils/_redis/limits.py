@@ -18,7 +18,7 @@ from .replies import parse_info, text
 
 #: Keys that only a queue's library writes.
 _QUEUES = re.compile(
-    rb"\{?bull:[^:]+:(?:id|meta|wait|active|delayed|failed|events|stalled-check)$"
+    rb"\{?bull\}?:[^:]+:(?:id|meta|wait|active|delayed|failed|events|stalled-check)$"
     rb"|bullmq:|_kombu\.binding\.|unacked(?:_index)?$|rq:(?:queues?|workers?|job)|resque:|stat:processed$|arq:"
 )
 

@@ -56,7 +56,12 @@ def ids(facts: Facts) -> dict[str, str]:
         ({"counted": 99 * MB, "policy": "volatile-lru", "evictable": 0.001}, {"redis.memory_full": "CRITICAL"}),
         ({"limit": 0}, {"redis.limit_missing": "WARNING"}),
         ({"limit": 900 * MB}, {"redis.limit_above_host": "WARNING"}),
-        ({"fragmentation_ratio": 2.0, "fragmentation_bytes": 30 * MB}, {"redis.fragmentation": "WARNING"}),
+        ({"fragmentation_ratio": 2.0, "fragmentation_bytes": 30 * MB}, {"redis.fragmentation": "INFO"}),
+        # It matters once what is resident is more than the host can bear.
+        (
+            {"fragmentation_ratio": 2.0, "fragmentation_bytes": 30 * MB, "rss": 60 * MB, "bearable": 60 * MB},
+            {"redis.fragmentation": "WARNING", "redis.limit_above_host": "WARNING"},
+        ),
         # An almost empty server is always "fragmented".
         ({"fragmentation_ratio": 7.0, "fragmentation_bytes": 6 * MB}, {}),
         ({"client_buffers": 40 * MB}, {"redis.client_buffers": "WARNING"}),

@@ -19,7 +19,6 @@ import yaml
 
 from tests.lab import faults
 from tests.lab.cli import main
-from tests.lab.fixtures import *  # noqa: F403
 from tests.lab.process import LabError, ProcessId, free_port, wait_until
 from tests.lab.redis_servers import (
     Cluster,
@@ -34,7 +33,7 @@ from tests.lab.redis_servers import (
 from tests.lab.witness import fingerprint, monitor
 from tests.lab.world import Lab, lab
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.redis
 
 
