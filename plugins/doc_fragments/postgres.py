@@ -11,9 +11,9 @@ class ModuleDocFragment:
 options:
   dsn:
     description:
-      - C(postgresql://[user[:password]@]host[:port]/dbname), with parameters; those that only an ORM knows are left out.
-      - Without O(dsn), O(host) and O(service) the environment counts, E(DATABASE_URL) first, then libpq's own variables,
-        service and pass files.
+      - C(postgresql://[user[:password]@]host[:port]/dbname). Parameters that only an ORM knows are left out.
+      - Without O(dsn), O(host) and O(service) the environment counts, E(DATABASE_URL) first, then libpq's own
+        variables, service and pass files.
     type: str
   host:
     description: Name or address of the server, or the folder of its Unix socket.

@@ -34,16 +34,19 @@ OWN_NAME = "sre.runbooks"
 class Session(Protocol):
     """A connection in autocommit. Whatever answers these four can be operated on."""
 
-    #: Whether a pooler stands in between, so that two statements may meet two server processes.
-    pooled: bool
-    #: What the server has said by NOTICE and WARNING since the start, the oldest first.
-    notices: Sequence[str]
+    @property
+    def pooled(self) -> bool:
+        """Whether a pooler stands in between, so that two statements may meet two server processes."""
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """What the server has said by NOTICE and WARNING since the start, the oldest first."""
 
     def rows(self, sql: str, values: Mapping[str, Any] | None = None) -> list[Row]:
         """Runs one statement and returns its rows. C(%(name)s) in it stands for a value."""
 
     def command(self, template: str, *names: str, values: Mapping[str, Any] | None = None) -> list[Row]:
-        """Runs a statement whose names the server itself puts in: C(REINDEX INDEX %I.%I), C(ALTER SYSTEM SET %I = %L)."""
+        """Runs a statement into which the server itself puts the names, as in C(ALTER SYSTEM SET %I = %L)."""
 
     def isolated(self, template: str, *names: str, settings: Mapping[str, str] | None = None) -> None:
         """Runs a statement that must not stand in a transaction, with C(settings) for its time; refused when pooled."""
@@ -80,7 +83,7 @@ class DriverSession:
 
     def __init__(self, address: Address) -> None:
         driver = _driver()
-        keywords = {
+        keywords: dict[str, Any] = {
             **address.keywords,
             "application_name": OWN_NAME,
             "connect_timeout": max(2, int(address.connect_timeout)),
@@ -98,9 +101,13 @@ class DriverSession:
         if address.search_path:
             self._settings["search_path"] = address.search_path
         (row,) = self._fetch("SELECT pg_backend_pid() AS pid", None)
-        self.pooled = row["pid"] != self._connection.info.backend_pid
-        if not self.pooled:
+        self._pooled = row["pid"] != self._connection.info.backend_pid
+        if not self._pooled:
             self._set(self._settings, local=False)
+
+    @property
+    def pooled(self) -> bool:
+        return bool(self._pooled)
 
     @property
     def notices(self) -> Sequence[str]:
@@ -157,12 +164,6 @@ class DriverSession:
         with self._connection.cursor(cursor_factory=self._rows) as cursor:
             cursor.execute(sql, values if values is not None else {})
             return [dict(row) for row in cursor.fetchall()] if cursor.description else []
-
-
-def preload() -> None:
-    """Imports the driver if it is there; whoever needs it later gets the proper error."""
-    with suppress(ImportError):
-        _driver()
 
 
 @contextmanager

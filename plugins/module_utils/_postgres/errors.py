@@ -101,16 +101,18 @@ def translate(error: Exception) -> OpsError | None:
     if type(error).__module__.partition(".")[0] != "psycopg2":
         return None
     words = " ".join(str(error).split())
-    state = getattr(error, "pgcode", None) or ""
-    for start in (state, state[:3], state[:2]):
-        if start and start in _STATES:
-            return _STATES[start].error(words)
-    lowered = words.lower()
-    for part, meaning in _MESSAGES:
-        if part in lowered:
-            return meaning.error(words)
-    if 'database "' in lowered and "does not exist" in lowered:
-        return _NO_DATABASE.error(words)
-    if type(error).__name__ in ("OperationalError", "InterfaceError"):
-        return _GONE.error(words)
-    return None if type(error).__name__ == "ProgrammingError" and not state else _STATES["42"].error(words)
+    meaning = _of_state(getattr(error, "pgcode", None) or "") or _of_message(words.lower())
+    if meaning is None and type(error).__name__ in ("OperationalError", "InterfaceError"):
+        meaning = _GONE
+    return meaning.error(words) if meaning else None
+
+
+def _of_state(state: str) -> _Meaning | None:
+    parts = (state, state[:3], state[:2]) if state else ()
+    return next((_STATES[part] for part in parts if part in _STATES), None)
+
+
+def _of_message(words: str) -> _Meaning | None:
+    if 'database "' in words and "does not exist" in words:
+        return _NO_DATABASE
+    return next((meaning for part, meaning in _MESSAGES if part in words), None)
