@@ -185,6 +185,8 @@ def run_runbook(*options: str) -> PlayResult:
     with tempfile.TemporaryDirectory(prefix="demo-") as folder:
         scratch = Path(folder)
         given, environment = prepare(scratch, RUNBOOK, *options, inventory=INVENTORY)
+        # A test's records go with its scratch folder; a demo's are there to be read.
+        environment["SRE_RUNBOOKS_REPORTS"] = str(ROOT / "reports")
         ended = subprocess.run(given, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         played = PlayResult(ended.returncode, ended.stdout, ended.stderr, results(scratch))
     if played.rc:
