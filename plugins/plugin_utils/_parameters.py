@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 #: Extra variables that are nobody's parameter: Ansible's own, AWX's, EDA's, and the target's connection.
-_FOREIGN = ("ansible_", "awx_", "tower_", "sre_runbooks_")
-_COMMON = frozenset({"redis_connection", "runbook"})
+_FOREIGN = re.compile(r"(ansible|awx|tower|sre_runbooks)_.*|[a-z]+_connection|runbook")
 
 #: The collection's own playbooks; a runbook that another playbook imports is not in that one's folder.
 _PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
@@ -33,7 +33,7 @@ def read_specification(runbook: str, folder: str, load: Callable[[str], Any]) ->
 
 def unknown(extra: Iterable[str], options: Mapping[str, Any]) -> list[str]:
     """One complaint for each extra variable that the runbook does not know, with the nearest name it does."""
-    strange = [n for n in extra if n not in options and n not in _COMMON and not n.startswith(_FOREIGN)]
+    strange = [name for name in extra if name not in options and not _FOREIGN.fullmatch(name)]
     return [_complaint(name, options) for name in sorted(strange)]
 
 

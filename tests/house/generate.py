@@ -53,7 +53,7 @@ def generated(root: Path = ROOT) -> Iterator[tuple[Path, str]]:
         _yaml({"controller_templates": [_template(r) for r in known]}),
     )
     yield root / "docs/runbooks/README.md", _table(known)
-    for product in sorted({runbook.product for runbook in known}):
+    for product in sorted({runbook.product for runbook in known if runbook.alert}):
         own = [runbook for runbook in known if runbook.product == product and runbook.alert]
         yield root / f"extensions/alerts/{product}.yml", _yaml(_alerts(product, own))
         yield root / f"extensions/eda/rulebooks/{product}.yml", _yaml(_rulebook(product, own))

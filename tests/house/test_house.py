@@ -112,9 +112,9 @@ def test_a_module_has_its_companions(path: Path) -> None:
     for word in ("DOCUMENTATION", "EXAMPLES", "RETURN", "SPEC", "def plan(", "DOOR = "):
         assert word in source, f"{path.name} lacks {word}"
     assert (ROOT / f"tests/integration/test_{path.stem}.py").exists()
-    product = path.stem.partition("_")[0] if "_" in path.stem else "redis"
+    product = next(name for name in PRODUCTS if any(name in used.split(".") for used in _imports(path)))[1:]
     units = "\n".join(file.read_text() for file in (ROOT / f"tests/unit/{product}").glob("test_*.py"))
-    topics = {name for name in _imports(path) if "_redis." in name}
+    topics = {name for name in _imports(path) if f"_{product}." in name}
     assert any(topic.rpartition(".")[2] in units for topic in topics), f"no unit test of what {path.name} plans with"
     assert list((ROOT / "tests/contract").glob(f"test_{product}_*.py"))
 
@@ -147,7 +147,8 @@ def test_a_runbook_names_its_phases_alike_and_in_order(path: Path) -> None:
     assert phases == sorted(phases, key=PHASES.index)
     assert (phases[0], phases[-1]) == ("Diagnose", "Report")
     assert play["vars"]["runbook"] == path.stem
-    assert play["hosts"] == f"{{{{ target | default('{path.stem.partition('_')[0]}') }}}}"
+    spec = yaml.safe_load(path.with_suffix(".meta.yml").read_text())["argument_specs"][path.stem]
+    assert play["hosts"] == f"{{{{ target | default('{spec['options']['target']['default']}') }}}}"
 
 
 @named
