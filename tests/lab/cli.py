@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The lab for people: servers that stay up between two commands, with an inventory for the runbooks.
 
-`python -m tests.lab up redis --topology replica`, then `... status`, and at the end `... down`.
+`python -m tests.lab up redis --topology replica` or `... up postgres`, then `... status`, and at the end `... down`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import contextlib
 import fcntl
 import json
 import shutil
+import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +43,8 @@ STARTERS: Mapping[str, Callable[..., Topology]] = {
     "acl": start_acl,
     "tls": start_tls,
 }
+POSTGRES = "postgres"
+POSTGRES_TOPOLOGIES = ("single", "pair", "pgbouncer")
 _HOST_VARIABLES = {
     "ansible_connection": "local",
     "ansible_python_interpreter": "{{ ansible_playbook_python }}",
@@ -118,15 +122,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 def up(home: Home, options: argparse.Namespace) -> int:
     """Start the topology unless it is up; one of which only a part still runs is started anew."""
-    others, same = _split(home.load(), options.topology)
+    topology = _name(options)
+    others, same = _split(home.load(), topology)
     if same and all(resident.identity.alive() for resident in same):
-        print(f"{options.topology}: already up, as it was started")
+        print(f"{topology}: already up, as it was started")
     else:
-        _end(home, options.topology, same)
+        _end(home, topology, same)
         home.save(others)
-        config = {"maxmemory": options.maxmemory} if options.maxmemory else {}
-        made = STARTERS[options.topology](home.lab / options.topology, config=config, detached=True)
-        same = _residents(options.topology, made)
+        if options.product == POSTGRES:
+            same = _start_postgres(home.lab / topology, topology)
+        else:
+            config = {"maxmemory": options.maxmemory} if options.maxmemory else {}
+            made = STARTERS[topology](home.lab / topology, config=config, detached=True)
+            same = _residents(topology, made)
         home.save([*others, *same])
     _show(home, same)
     return 0
@@ -153,10 +161,25 @@ def down(home: Home, options: argparse.Namespace) -> int:
     return 0
 
 
+def _name(options: argparse.Namespace) -> str:
+    """What the state calls it: Redis topologies have the name they had when there was nothing else."""
+    if options.product == POSTGRES:
+        if options.topology not in POSTGRES_TOPOLOGIES or options.maxmemory:
+            raise LabError(f"postgres has the topologies {', '.join(POSTGRES_TOPOLOGIES)}, and no maxmemory")
+        return f"{POSTGRES}-{options.topology}"
+    if options.topology not in STARTERS:
+        raise LabError(f"redis has the topologies {', '.join(STARTERS)}")
+    return str(options.topology)
+
+
 def _end(home: Home, topology: str, residents: list[Resident]) -> None:
     for identity in {resident.identity for resident in residents}:
-        identity.end()
-    shutil.rmtree(home.lab / topology, ignore_errors=True)
+        # PostgreSQL takes SIGTERM for "when all have gone", SIGINT for "now".
+        identity.end(first=signal.SIGINT if topology.startswith(POSTGRES) else signal.SIGTERM)
+    folder = home.lab / topology
+    shutil.rmtree(folder.resolve(), ignore_errors=True)
+    if folder.is_symlink():
+        folder.unlink()
 
 
 def _split(residents: list[Resident], topology: str) -> tuple[list[Resident], list[Resident]]:
@@ -189,6 +212,43 @@ def _residents(topology: str, made: Topology) -> list[Resident]:
     ]
 
 
+def _start_postgres(link: Path, topology: str) -> list[Resident]:
+    """The driver is imported by those who ask for it only."""
+    try:
+        from tests.lab import postgres_servers as lab
+    except ImportError as error:
+        raise LabError(f"PostgreSQL needs psycopg2: {error}") from error
+    # Root's servers run as another user, who as a rule cannot reach the checkout.
+    folder = Path(tempfile.mkdtemp(prefix="lab-postgres-"))
+    link.symlink_to(folder)
+
+    def resident(group: str, host: str, server: lab.PostgresServer | lab.PgBouncer, role: str) -> Resident:
+        who = server.identity
+        return Resident(topology, group, f"postgres-{host}", who.pid, who.started, server.connection(role))
+
+    if topology == "postgres-pair":
+        pair = lab.start_pair(folder / "pair", detached=True)
+        names = {"primary": pair.primary, "standby": pair.standby}
+        return [resident(POSTGRES, name, server, lab.OPERATOR) for name, server in names.items()]
+    if topology == "postgres-pgbouncer":
+        lab.pgbouncer_program()  # before a server is up that nobody would know of
+    server = lab.start_postgres(folder / "single", detached=True)
+    if topology == "postgres-pgbouncer":
+        try:
+            pooler = lab.start_pgbouncer(folder / "pooler", server, "transaction", detached=True)
+        except BaseException:
+            server.stop()
+            raise
+        return [
+            resident(POSTGRES, "pooled", server, lab.OPERATOR),
+            resident("postgres_pools", "pool", pooler, lab.OPERATOR),
+        ]
+    # The other roles reach the same server: apart, so that a run over `postgres` meets it once.
+    others = [role for role in lab.ROLES if role != lab.OPERATOR]
+    named = [resident("postgres_roles", f"single-{role}", server, role) for role in others]
+    return [resident(POSTGRES, "single", server, lab.OPERATOR), *named]
+
+
 def _show(home: Home, residents: list[Resident]) -> None:
     print(f"inventory: {home.inventory}")
     for resident in residents:
@@ -201,7 +261,8 @@ def _inventory(residents: list[Resident]) -> dict[str, Any]:
     groups: dict[str, Any] = {}
     for resident in residents:
         hosts = groups.setdefault(resident.group, {"hosts": {}})["hosts"]
-        hosts[resident.host] = {**_HOST_VARIABLES, "redis_connection": resident.connection}
+        product = resident.group.partition("_")[0]
+        hosts[resident.host] = {**_HOST_VARIABLES, f"{product}_connection": resident.connection}
     return groups
 
 
@@ -230,12 +291,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", type=Path, default=Path(__file__).parents[2], help=argparse.SUPPRESS)
     verbs = parser.add_subparsers(required=True)
     start = verbs.add_parser("up", help="start servers that stay up")
-    start.add_argument("product", choices=["redis"])
-    start.add_argument("--topology", choices=STARTERS, default="single")
+    start.add_argument("product", choices=["redis", POSTGRES])
+    start.add_argument("--topology", choices=[*STARTERS, *POSTGRES_TOPOLOGIES[1:]], default="single")
     start.add_argument("--maxmemory", help="limit of each data server, such as 64mb")
     start.set_defaults(run=up)
     verbs.add_parser("status", help="show what is up").set_defaults(run=status)
     end = verbs.add_parser("down", help="stop what `up` started")
-    end.add_argument("--topology", choices=STARTERS, help="only this one")
+    known = [*STARTERS, *(f"{POSTGRES}-{name}" for name in POSTGRES_TOPOLOGIES)]
+    end.add_argument("--topology", choices=known, help="only this one")
     end.set_defaults(run=down)
     return parser

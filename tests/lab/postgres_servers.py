@@ -457,9 +457,19 @@ def start_standby(
     return server
 
 
-def start_pair(scratch: Path, *, config: Config | None = None, detached: bool = False, **options: Any) -> PostgresPair:
-    """A primary and a hot standby that streams from it; `options` as for `start_postgres`."""
-    primary = start_postgres(scratch / "primary", config=config, detached=detached, **options)
+def start_pair(
+    scratch: Path,
+    *,
+    config: Config | None = None,
+    databases: Sequence[str] = ("app",),
+    archive: bool = False,
+    using: Installation | None = None,
+    detached: bool = False,
+) -> PostgresPair:
+    """A primary, started as by `start_postgres`, and a hot standby that streams from it."""
+    primary = start_postgres(
+        scratch / "primary", config=config, databases=databases, archive=archive, using=using, detached=detached
+    )
     try:
         return PostgresPair(primary, start_standby(scratch / "standby", primary, detached=detached))
     except BaseException:
@@ -484,7 +494,7 @@ def run_as(
     )
     if done.returncode:
         raise LabError(f"{Path(command[0]).name} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
-    return done.stdout
+    return str(done.stdout)
 
 
 def _launch(recipe: Recipe) -> PostgresServer:

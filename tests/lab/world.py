@@ -15,19 +15,23 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from tests.lab.redis_servers import RedisServer
 
 
-class Topology(Protocol):
-    """A server, or several that belong together."""
+class Started(Protocol):
+    """Whatever a lab has to stop again."""
+
+    def stop(self) -> None:
+        """Ends all of it."""
+
+
+class Topology(Started, Protocol):
+    """A Redis server, or several that belong together."""
 
     @property
     def servers(self) -> tuple[RedisServer, ...]:
         """What has to be stopped."""
 
-    def stop(self) -> None:
-        """Ends them all."""
-
 
 P = ParamSpec("P")
-T = TypeVar("T", bound=Topology)
+T = TypeVar("T", bound=Started)
 
 
 class Lab:
