@@ -54,7 +54,7 @@ class TestSingle:
         assert rights["monitor"] == (False, True, False)
         assert rights["signaller"] == (False, True, True)
         assert rights["app"] == rights["nobody_special"] == (False, False, False)
-        for login in ({"password": "wrong"}, {"host": str(postgres_single.data), "password": "wrong"}):
+        for login in ({"password": "wrong"}, {"host": postgres_single.socket_folder, "password": "wrong"}):
             with pytest.raises(psycopg2.OperationalError, match="password"):
                 postgres_single.connect("operator", **login)
 
@@ -96,6 +96,22 @@ class TestSingle:
         postgres_single.freeze()
         postgres_single.stop()
         assert not postgres_single.alive()
+
+    def test_ends_with_its_starter(self, postgres_lab: Lab) -> None:
+        script = """if True:
+            import os, pathlib, sys
+            from tests.lab.postgres_servers import children, start_postgres
+            server = start_postgres(pathlib.Path(sys.argv[1]))
+            print(server.pid, *(member.pid for member in children(server.pid)), flush=True)
+            sys.stdin.readline()
+            os._exit(9)"""
+        command = [sys.executable, "-c", script, str(postgres_lab.root / "orphan")]
+        with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as starter:
+            assert starter.stdout is not None
+            family = [ProcessId.of(int(pid)) for pid in starter.stdout.readline().split()]
+            starter.communicate("end\n")
+        assert len(family) > 3
+        wait_until(lambda: not any(member.alive() for member in family), 5, "end of the orphans")
 
     def test_says_what_the_server_said_when_it_cannot_start(self, postgres_lab: Lab, tmp_path: Path) -> None:
         with pytest.raises(LabError, match="no_such_setting"):

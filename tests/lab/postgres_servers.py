@@ -202,6 +202,12 @@ class PostgresServer:
         return self.recipe.archive
 
     @property
+    def socket_folder(self) -> str:
+        """Where its socket is; empty when the path is too long for one."""
+        length = len(f"{self.data}/.s.PGSQL.{self.port}".encode())
+        return str(self.data) if length <= _SOCKET_PATH_BYTES else ""
+
+    @property
     def log(self) -> Path:
         return self.scratch / "output.log"
 
@@ -334,12 +340,7 @@ class PostgresServer:
 
     def write_config(self) -> None:
         """postgresql.conf, whole; what ALTER SYSTEM set stays in its own file and wins."""
-        socket_folder = str(self.scratch)
-        if len(f"{socket_folder}/.s.PGSQL.{self.port}".encode()) > _SOCKET_PATH_BYTES or self.recipe.account:
-            socket_folder = str(self.data)
-        if len(f"{socket_folder}/.s.PGSQL.{self.port}".encode()) > _SOCKET_PATH_BYTES:
-            socket_folder = ""
-        own = {"port": str(self.port), "unix_socket_directories": socket_folder}
+        own = {"port": str(self.port), "unix_socket_directories": self.socket_folder}
         lines = [f"{name} = {_quoted(value)}\n" for name, value in {**own, **self.recipe.directives}.items()]
         (self.data / "postgresql.conf").write_text("".join(lines))  # written in place: it stays the server's own
 
