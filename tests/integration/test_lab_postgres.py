@@ -409,6 +409,7 @@ class TestTools:
         assert bench.p99 > 300
 
 
+@pytest.mark.usefixtures("postgres_lab")
 class TestCommandLine:
     def test_up_twice_then_status_and_down(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         here = ["--root", str(tmp_path)]

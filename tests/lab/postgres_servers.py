@@ -124,15 +124,17 @@ def installations() -> tuple[Installation, ...]:
 
 
 def installation() -> Installation:
-    """The preferred one: $POSTGRES_BIN, else that of pg_config, else the newest; LabError when there is none."""
+    """The preferred one: $POSTGRES_BIN alone when it is set, else that of pg_config, else the newest; LabError when there is none."""
     if not installations():
-        raise LabError(f"no PostgreSQL server found (initdb and postgres in one folder): {_ADVICE} postgresql")
+        where = os.environ.get("POSTGRES_BIN") or "pg_config's folder, /usr/lib/postgresql/*/bin, PATH or pgserver"
+        raise LabError(f"no PostgreSQL server (postgres and initdb) in {where}: {_ADVICE} postgresql")
     return installations()[0]
 
 
 def _folders() -> Iterator[Path]:
     if os.environ.get("POSTGRES_BIN"):
         yield Path(os.environ["POSTGRES_BIN"])
+        return
     if pg_config := shutil.which("pg_config"):
         yield Path(_told(pg_config, "--bindir").strip())
     debian = Path("/usr/lib/postgresql").glob("*/bin")
