@@ -124,7 +124,7 @@ def installations() -> tuple[Installation, ...]:
 
 
 def installation() -> Installation:
-    """The preferred one: $POSTGRES_BIN alone when it is set, else that of pg_config, else the newest; LabError when there is none."""
+    """$POSTGRES_BIN alone when it is set, else that of pg_config, else the newest; LabError when there is none."""
     if not installations():
         where = os.environ.get("POSTGRES_BIN") or "pg_config's folder, /usr/lib/postgresql/*/bin, PATH or pgserver"
         raise LabError(f"no PostgreSQL server (postgres and initdb) in {where}: {_ADVICE} postgresql")
