@@ -14,6 +14,7 @@ description:
 author: sre.runbooks contributors (@sre-runbooks)
 extends_documentation_fragment:
   - sre.runbooks.redis
+  - sre.runbooks.clear
   - sre.runbooks.attributes
   - sre.runbooks.attributes.info
 options:
@@ -64,29 +65,6 @@ options:
     description: Number of slow commands, command costs and groups of connections to return.
     type: int
     default: 10
-  clear_of:
-    description:
-      - Findings that must be absent O(consecutive) times in a row; otherwise the module fails.
-      - A name ending in V(.*) stands for all below it.
-    type: list
-    elements: str
-    default: []
-  consecutive:
-    description: How many times in a row O(clear_of) must hold.
-    type: int
-    default: 3
-  interval:
-    description: Seconds between two looks for O(clear_of).
-    type: float
-    default: 0.5
-  timeout:
-    description: Seconds after which O(clear_of) has failed.
-    type: float
-    default: 30
-  strict:
-    description: Fail when O(clear_of) does not hold in time; with V(false) C(verify) only says so.
-    type: bool
-    default: true
 seealso:
   - module: sre.runbooks.redis_keyspace_info
 """
@@ -186,7 +164,8 @@ server:
 
 from collections.abc import Mapping
 
-from ..module_utils._core.plan import Finding, Plan, Verify
+from ..module_utils._core.clear import CLEAR_OPTIONS, clear
+from ..module_utils._core.plan import Finding, Plan
 from ..module_utils._core.run import run
 from ..module_utils._core.spec import Params, Spec
 from ..module_utils._core.units import parse_size
@@ -212,11 +191,6 @@ SPEC = Spec(
         "host_memory": {"type": "str"},
         "sample": {"type": "float", "default": 0},
         "top": {"type": "int", "default": 10},
-        "clear_of": {"type": "list", "elements": "str", "default": []},
-        "consecutive": {"type": "int", "default": 3},
-        "interval": {"type": "float", "default": 0.5},
-        "timeout": {"type": "float", "default": 30},
-        "strict": {"type": "bool", "default": True},
     }
 )
 
@@ -234,7 +208,7 @@ def plan(redis: Redis, wanted: Params) -> Plan:
         target=redis.target,
         findings=_all(seen, limits),
         facts={"unseen": {}, **as_facts(entry), **nodes},
-        verify=_verify(redis, look, limits, wanted),
+        verify=clear(wanted, lambda: _again(redis, look, limits)),
     )
 
 
@@ -253,25 +227,11 @@ def _all(seen: Mapping[str, Facts], limits: Thresholds) -> tuple[Finding, ...]:
     return tuple(finding for name, facts in seen.items() for finding in findings(facts, limits, name))
 
 
-def _verify(redis: Redis, look: Look, limits: Thresholds, wanted: Params) -> Verify | None:
-    names = wanted["clear_of"]
-    if not names:
-        return None
-
-    def check() -> str:
-        seen = {s.address.name: read_facts(s, parse_info(s.call("INFO")), look) for s in redis.servers}
-        bad = [finding for finding in _all(seen, limits) if _matches(finding.id, names)]
-        return ", ".join(f"{finding.id} on {finding.subject} {dict(finding.evidence)}" for finding in bad)
-
-    words = f"clear of {', '.join(names)}"
-    return Verify(words, check, wanted["consecutive"], wanted["interval"], wanted["timeout"], wanted["strict"])
+def _again(redis: Redis, look: Look, limits: Thresholds) -> tuple[Finding, ...]:
+    return _all({s.address.name: read_facts(s, parse_info(s.call("INFO")), look) for s in redis.servers}, limits)
 
 
-def _matches(name: str, patterns: list[str]) -> bool:
-    return any(name == p or (p.endswith(".*") and name.startswith(p[:-1])) for p in patterns)
-
-
-DOOR = REDIS.door(SPEC, plan)
+DOOR = REDIS.door(SPEC | CLEAR_OPTIONS, plan)
 
 
 def main() -> None:
