@@ -12,9 +12,10 @@ import importlib
 import os
 import random
 import re
+import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,10 +55,16 @@ class Session(Protocol):
     def close(self) -> None:
         """Lets go of the connection."""
 
+    def hang_up(self) -> None:
+        """Breaks the connection under a call of another thread, which then fails as for a server that went away."""
+
 
 @dataclass(frozen=True, slots=True)
 class Postgres:
-    """The server behind the connection options. C(version) is C(server_version_num), 150004 for 15.4."""
+    """The server behind the connection options. C(version) is C(server_version_num), 150004 for 15.4.
+
+    C(again) opens a second session to the same address, for whoever has to look while the first one is at work.
+    """
 
     target: Target
     session: Session
@@ -68,6 +75,7 @@ class Postgres:
     memberships: frozenset[str]
     database: str
     ignored: tuple[str, ...] = ()
+    again: Callable[[], AbstractContextManager[Session]] | None = None
 
     @property
     def major(self) -> int:
@@ -146,6 +154,10 @@ class DriverSession:
     def close(self) -> None:
         self._connection.close()
 
+    def hang_up(self) -> None:
+        with suppress(_driver().Error, OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
+
     def _formatted(self, template: str, names: Sequence[str]) -> str:
         if not names:
             return template
@@ -155,10 +167,12 @@ class DriverSession:
         return str(row["made"]).replace("%", "%%")
 
     def _set(self, settings: Mapping[str, str], *, local: bool) -> None:
-        for name, value in settings.items():
-            self._fetch(
-                "SELECT set_config(%(name)s, %(value)s, %(local)s)", {"name": name, "value": value, "local": local}
-            )
+        """All in one question: a pooled session asks it before each statement."""
+        if settings:
+            places = ", ".join(f"set_config(%(n{number})s, %(v{number})s, %(local)s)" for number in range(len(settings)))
+            names = {f"n{number}": name for number, name in enumerate(settings)}
+            values = {f"v{number}": value for number, value in enumerate(settings.values())}
+            self._fetch(f"SELECT {places}", {**names, **values, "local": local})
 
     def _fetch(self, sql: str, values: Mapping[str, Any] | None) -> list[Row]:
         with self._connection.cursor(cursor_factory=self._rows) as cursor:
@@ -172,8 +186,8 @@ def connect(params: Params) -> Iterator[Postgres]:
     address = address_of(params, os.environ)
     session = open_session(address)
     try:
-        postgres = _who(session, address)
-        _expect(params, postgres)
+        postgres = identify(session, address)
+        expect(params, postgres)
         yield postgres
     finally:
         session.close()
@@ -225,7 +239,8 @@ SELECT current_setting('server_version_num')::int AS version,
 """
 
 
-def _who(session: DriverSession, address: Address) -> Postgres:
+def identify(session: Session, address: Address) -> Postgres:
+    """Which server answers, and who one is there."""
     (row,) = session.rows(_WHO)
     host, port = address.host or "local", address.port or "5432"
     role = "standby" if row["standby"] else "primary"
@@ -240,10 +255,21 @@ def _who(session: DriverSession, address: Address) -> Postgres:
         frozenset(row["memberships"]),
         row["database"],
         address.ignored,
+        lambda: _another(address),
     )
 
 
-def _expect(params: Params, postgres: Postgres) -> None:
+@contextmanager
+def _another(address: Address) -> Iterator[Session]:
+    session = open_session(address)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def expect(params: Params, postgres: Postgres) -> None:
+    """Refuses a server, or a database, that is not the one meant."""
     hint = "Look at the connection options, DATABASE_URL and PG*: one of them points elsewhere."
     place = postgres.target.name.rpartition("/")[0]
     for option, found in (("expect_host", place), ("expect_database", postgres.database)):
