@@ -17,6 +17,9 @@ redis_acl = fixtures.redis_acl
 redis_tls = fixtures.redis_tls
 redis_shared_cluster = fixtures.redis_shared_cluster
 redis_cluster = fixtures.redis_cluster
+postgres_lab = fixtures.postgres_lab
+postgres_single = fixtures.postgres_single
+postgres_pair = fixtures.postgres_pair
 
 
 @pytest.fixture(autouse=True)

@@ -11,19 +11,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.lab.redis_servers import RedisServer
 from tests.support import ROOT, PlayResult, play, prepare
 
+if TYPE_CHECKING:
+    from tests.lab.postgres_servers import PostgresServer
+
 
 @dataclass(frozen=True)
 class Runbook:
-    """A runbook aimed at one target, with what is declared for it."""
+    """A runbook aimed at one target, with what is declared for it. C(product) names group and connection."""
 
     name: str
     connection: dict[str, Any]
     declared: dict[str, Any] = field(default_factory=dict)
+    product: str = "redis"
 
     @property
     def playbook(self) -> Path:
@@ -31,8 +35,8 @@ class Runbook:
 
     @property
     def inventory(self) -> dict[str, Any]:
-        variables = {"redis_connection": self.connection, **self.declared}
-        return {"redis": {"hosts": {"patient": variables}}}
+        variables = {f"{self.product}_connection": self.connection, **self.declared}
+        return {self.product: {"hosts": {"patient": variables}}}
 
     def run(self, *options: str, check: bool = False, **extra: Any) -> PlayResult:
         """Runs it to its end, whatever that is."""
@@ -63,8 +67,13 @@ class Runbook:
 
 
 def aimed(name: str, server: RedisServer, user: str | None = None, **declared: Any) -> Runbook:
-    """The runbook, aimed at a server of the lab."""
+    """The runbook, aimed at a Redis of the lab."""
     return Runbook(name, server.connection(user), declared)
+
+
+def aimed_at_postgres(name: str, server: PostgresServer, role: str = "operator", **declared: Any) -> Runbook:
+    """The runbook, aimed at a PostgreSQL of the lab."""
+    return Runbook(name, server.connection(role), declared, "postgres")
 
 
 def changes(result: PlayResult) -> list[str]:
