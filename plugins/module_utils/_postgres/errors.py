@@ -61,6 +61,7 @@ _STATES: Mapping[str, _Meaning] = {
     "55000": _Meaning(Kind.PRECONDITION, "state", "The object is not in the state that this needs."),
     "40": _later(Kind.CONFLICT, "conflict", "Another transaction was in the way. Run again."),
     "23": _Meaning(Kind.CONFLICT, "constraint", "A constraint forbids it. Nothing of this statement is kept."),
+    "2201B": _Meaning(Kind.PRECONDITION, "bad_parameter", "Write a regular expression as PostgreSQL has them."),
     "22": _Meaning(Kind.PRECONDITION, "bad_value", "The value does not fit the column or setting."),
     "42": _Meaning(Kind.PRECONDITION, "refused_statement", "The server does not accept this for the object."),
 }
