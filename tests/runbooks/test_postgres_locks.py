@@ -29,16 +29,18 @@ def test_break_and_mend_a_queue_behind_ddl(postgres_single: PostgresServer) -> N
 
 def test_break_and_mend_a_root_that_may_be_ended(postgres_single: PostgresServer) -> None:
     update = "UPDATE held SET note = 'mine'"
-    with faults.idle_in_transaction(postgres_single, name="forgotten") as root:
-        with faults.running(postgres_single, update, name="web") as victim:
-            time.sleep(1.5)
-            refused = mend(postgres_single).run()
-            assert refused.rc != 0
-            assert "postgres_end_roots" in message(refused)
-            result = mend(postgres_single, postgres_end_roots=True, postgres_root_min_age="1s").run()
-            assert result.rc == 0, result.stdout
-            assert victim.wait(5)
-            assert not root.alive()
+    with (
+        faults.idle_in_transaction(postgres_single, name="forgotten") as root,
+        faults.running(postgres_single, update, name="web") as victim,
+    ):
+        time.sleep(1.5)
+        refused = mend(postgres_single).run()
+        assert refused.rc != 0
+        assert "postgres_end_roots" in message(refused)
+        result = mend(postgres_single, postgres_end_roots=True, postgres_root_min_age="1s").run()
+        assert result.rc == 0, result.stdout
+        assert victim.wait(5)
+        assert not root.alive()
 
 
 def test_again(postgres_single: PostgresServer) -> None:
@@ -72,11 +74,13 @@ def test_killed_half_way(postgres_single: PostgresServer) -> None:
 
 def test_wrong_cause_a_prepared_transaction(postgres_single: PostgresServer) -> None:
     """It has no session to end, and rolling it back is its owner's to decide."""
-    with faults.prepared_transaction(postgres_single, "lab-forgotten") as gid:
-        with faults.running(postgres_single, "UPDATE held SET note = 'mine'", name="web"):
-            time.sleep(1.5)
-            result = mend(postgres_single, postgres_end_roots=True, postgres_root_min_age="1s").run()
-            assert result.rc != 0
-            assert gid in message(result)
-            assert changes(result) == []
-            assert postgres_single.query("SELECT gid FROM pg_prepared_xacts") == [(gid,)]
+    with (
+        faults.prepared_transaction(postgres_single, "lab-forgotten") as gid,
+        faults.running(postgres_single, "UPDATE held SET note = 'mine'", name="web"),
+    ):
+        time.sleep(1.5)
+        result = mend(postgres_single, postgres_end_roots=True, postgres_root_min_age="1s").run()
+        assert result.rc != 0
+        assert gid in message(result)
+        assert changes(result) == []
+        assert postgres_single.query("SELECT gid FROM pg_prepared_xacts") == [(gid,)]
