@@ -107,6 +107,35 @@ def install_server() -> None:
     run(link, "--version")
 
 
+def postgres() -> bool:
+    """Whether a PostgreSQL server is there; Debian keeps it off PATH."""
+    return bool(shutil.which("postgres") or any(Path("/usr/lib/postgresql").glob("*/bin/postgres")))
+
+
+def offer_postgres() -> None:
+    """For the tests only, and only where it can be had without asking: otherwise they are skipped, and say so.
+
+    The package would make a cluster of its own and start it. Where nobody has said otherwise it is told not to.
+    """
+    apt = installer()
+    if postgres() or apt is None:
+        return
+    told = Path("/etc/postgresql-common/createcluster.conf")
+    if not told.exists():
+        run(*apt[:-1], "mkdir", "-p", told.parent)
+        run(*apt[:-1], "sh", "-c", f"echo 'create_main_cluster = false' > {told}")
+    os.environ["DEBIAN_FRONTEND"] = "noninteractive"
+    print("setup: installing PostgreSQL for its tests", flush=True)
+    # With an init system the pooler's package would start it as a service.
+    names = ["postgresql"] if Path("/run/systemd/system").exists() else ["postgresql", "pgbouncer"]
+    options = ["-y", "-qq", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold", *APT_WAIT]
+    try:
+        run(*apt, "update", "-qq")
+        run(*apt, "install", *options, *names)
+    except subprocess.CalledProcessError:
+        print("setup: it could not be installed; the tests of PostgreSQL will be skipped", flush=True)
+
+
 def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036  (this is where older ones are told)
         sys.exit("setup: Python 3.11 or newer is needed; name one with PYTHON=...")
@@ -117,6 +146,8 @@ def main() -> None:
         install_tools()
     if server() is None:
         install_server()
+    if "--all" in sys.argv[1:]:
+        offer_postgres()
     STAMP.write_text(digest())
 
 
