@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in .venv/bin/python python3 python3.13 python3.12 python
 PYTEST = .venv/bin/python -m pytest
 NOX = .venv/bin/python -m nox
 
-.PHONY: help setup demo test unit lint runbook docs bench build clean
+.PHONY: help setup servers demo test unit lint runbook docs bench build clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -18,10 +18,13 @@ help: ## This list
 setup: ## .venv with the tools, and a Redis server (idempotent)
 	@$(PYTHON) tests/bootstrap/setup.py
 
+servers: ## The same, and PostgreSQL for its tests where it can be installed
+	@$(PYTHON) tests/bootstrap/setup.py --all
+
 demo: setup ## Break a Redis of our own and watch a runbook mend it
 	@.venv/bin/python -m tests.demo
 
-test: setup ## Every check, on every ansible-core this machine can run
+test: servers ## Every check, on every ansible-core this machine can run
 	@.venv/bin/python -m tests.bootstrap.everything
 
 unit: setup ## The fast loop: pure code only
@@ -30,7 +33,7 @@ unit: setup ## The fast loop: pure code only
 lint: setup ## Style, types and docs
 	@$(NOX) -s lint typing docs
 
-runbook: setup ## The five proofs of one runbook: make runbook NAME=redis_memory_full
+runbook: servers ## The five proofs of one runbook: make runbook NAME=redis_memory_full
 	@$(PYTEST) tests/runbooks/test_$(or $(NAME),$(error name the runbook: NAME=...)).py
 
 docs: setup ## Regenerate what is generated
