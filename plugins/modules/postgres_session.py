@@ -29,8 +29,8 @@ options:
   database:
     description: Glob pattern of the database.
     type: str
-  user:
-    description: Glob pattern of the role that the session logged in with.
+  role:
+    description: Glob pattern of the role that the session logged in with; O(user) is the one to connect as.
     type: str
   application:
     description:
@@ -52,7 +52,7 @@ options:
   min_state_age:
     description:
       - Only sessions that have been in their state for this long, such as V(10m).
-      - One of O(min_state_age), O(min_xact_age) and O(min_query_age), and one of O(database), O(user), O(application),
+      - One of O(min_state_age), O(min_xact_age) and O(min_query_age), and one of O(database), O(role), O(application),
         O(client_addr), O(query_regex), O(root_blockers_only) and O(queued_ddl), have to be given; or O(prepared) alone.
     type: str
   min_xact_age:
@@ -177,7 +177,8 @@ measured:
 findings:
   description:
     - V(postgres.sessions_reconnect) where pools came back, V(postgres.no_idle_timeout) where nothing ends idle
-      sessions, V(postgres.prepared_blocks) where a prepared transaction is the root, V(postgres.pooled) behind a pooler.
+      sessions, V(postgres.prepared_blocks) where a prepared transaction is the root, V(postgres.pooled) behind a
+      pooler.
   returned: always
   type: list
   elements: dict

@@ -15,3 +15,6 @@ redis_shared_cluster = fixtures.redis_shared_cluster
 redis_shared_sentinel = fixtures.redis_shared_sentinel
 redis_cluster = fixtures.redis_cluster
 redis_sentinel = fixtures.redis_sentinel
+postgres_lab = fixtures.postgres_lab
+postgres_single = fixtures.postgres_single
+postgres_pair = fixtures.postgres_pair

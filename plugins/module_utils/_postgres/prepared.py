@@ -12,17 +12,19 @@ from .._core.errors import Kind, OpsError, bad_parameter
 from .._core.plan import Done, Finding, Progress, Severity, Spared, Step, Undo, Verify
 from .client import Postgres, primary_only
 
-# pg_blocking_pids gives 0 for a prepared transaction: who waits for it shows only by the lock that both name.
+# pg_blocking_pids gives 0 for a prepared transaction: who waits for it shows only by the lock that both name. Its locks
+# have no process, and the virtual transaction of whoever prepared it (after a restart another one) holds them together.
 _PREPARED = """
-WITH waiting AS MATERIALIZED (
-  SELECT k.* FROM pg_locks k WHERE NOT k.granted AND 0 = ANY (pg_blocking_pids(k.pid)))
+WITH locks AS MATERIALIZED (SELECT * FROM pg_locks WHERE pid IS NULL OR NOT granted),
+waiting AS MATERIALIZED (SELECT * FROM locks WHERE NOT granted AND 0 = ANY (pg_blocking_pids(pid)))
 SELECT p.gid, p.prepared, p.owner, p.database, extract(epoch FROM clock_timestamp() - p.prepared)::float8 AS age,
-       (SELECT count(DISTINCT w.pid)::int FROM waiting w JOIN pg_locks h
-           ON h.virtualtransaction = '-1/' || p.transaction::text AND h.granted AND h.locktype = w.locktype
-          AND (h.database, h.relation, h.page, h.tuple, h.transactionid::text, h.classid, h.objid, h.objsubid)
-              IS NOT DISTINCT FROM
-              (w.database, w.relation, w.page, w.tuple, w.transactionid::text, w.classid, w.objid, w.objsubid)
-       ) AS blocks
+       (SELECT count(DISTINCT w.pid)::int FROM locks own
+          JOIN locks h ON h.pid IS NULL AND h.virtualtransaction = own.virtualtransaction
+          JOIN waiting w ON w.locktype = h.locktype
+           AND (w.database, w.relation, w.page, w.tuple, w.transactionid::text, w.classid, w.objid, w.objsubid)
+               IS NOT DISTINCT FROM
+               (h.database, h.relation, h.page, h.tuple, h.transactionid::text, h.classid, h.objid, h.objsubid)
+         WHERE own.pid IS NULL AND own.locktype = 'transactionid' AND own.transactionid = p.transaction) AS blocks
   FROM pg_prepared_xacts p ORDER BY p.prepared, p.gid
 """
 _THERE = "SELECT gid FROM pg_prepared_xacts WHERE gid = %(gid)s AND prepared = %(since)s"

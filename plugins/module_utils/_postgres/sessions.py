@@ -26,7 +26,7 @@ Key: TypeAlias = tuple[int, datetime]
 _SPARED_APART = 50
 
 #: Of these a selection needs one that narrows it.
-FILTERS = ("database", "user", "application", "client_addr", "query_regex", "root_blockers_only", "queued_ddl")
+FILTERS = ("database", "role", "application", "client_addr", "query_regex", "root_blockers_only", "queued_ddl")
 #: And of these one.
 AGES = ("min_state_age", "min_xact_age", "min_query_age")
 
@@ -131,7 +131,7 @@ class Wanted:
         ages = {name: parse_seconds(params[name] or 0, name) for name in AGES}
         wanted = cls(
             params["database"],
-            params["user"],
+            params["role"],
             params["application"],
             _network(params["client_addr"]),
             params["query_regex"] or None,
@@ -201,8 +201,8 @@ class Wanted:
                 "min_state_age", "no age is given", "Give min_state_age, min_xact_age or min_query_age."
             )
         if not self.is_narrow and not self.query_regex:
-            hint = "Give database, user, application, client_addr, query_regex, root_blockers_only or queued_ddl."
-            raise bad_parameter("user", "the selection means every session", hint)
+            hint = "Give database, role, application, client_addr, query_regex, root_blockers_only or queued_ddl."
+            raise bad_parameter("role", "the selection means every session", hint)
         if "\0" in (self.query_regex or ""):
             raise bad_parameter("query_regex", "it holds a zero byte")
         if self.min_query_age and self.state not in ("any", "active"):

@@ -198,7 +198,8 @@ def gone(campaign: Campaign) -> Verify:
         return "; ".join(f"{words}: {pids}" for words, pids in lists.items())
 
     words = "no ended session is listed, no cancelled statement runs"
-    return Verify(words, check, interval=_POLL, timeout=max(10.0, campaign.grace))
+    timeout = campaign.grace if campaign.wanted.action == "cancel" else max(10.0, campaign.grace)
+    return Verify(words, check, interval=_POLL, timeout=timeout)
 
 
 def _key(row: Row) -> Key:
