@@ -363,9 +363,9 @@ def _cost(one: Any) -> dict[str, Any]:
 
 def _settings(seen: Settings, _limits: Thresholds, subject: str) -> Iterator[Finding]:
     if seen.pending_restart:
-        evidence = {"settings": list(seen.pending_restart)}
+        waiting = {"settings": list(seen.pending_restart)}
         advice = "They wait for a restart: plan one, or take them back."
-        yield Finding("postgres.pending_restart", Severity.INFO, subject, evidence, advice)
+        yield Finding("postgres.pending_restart", Severity.INFO, subject, waiting, advice)
     missing = [name for name in _WANTED if not seen.values.get(name)]
     if missing:
         evidence = {"settings": missing, "timeouts_of": len(seen.timeouts_of)}

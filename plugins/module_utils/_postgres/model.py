@@ -266,7 +266,7 @@ class Indexes:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with its dead rows, and an estimate of what it holds beyond need; None without statistics of its columns."""
+    """A table with its dead rows, and what it holds beyond need: an estimate, None without its columns' statistics."""
 
     table: str
     bytes: int
