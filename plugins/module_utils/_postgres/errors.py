@@ -75,6 +75,7 @@ _MESSAGES: tuple[tuple[str, _Meaning], ...] = (
     ("password authentication failed", _PASSWORD),
     ("no password supplied", _PASSWORD),
     ("no pg_hba.conf entry", _STATES["28000"]),
+    ("pg_hba.conf rejects", _STATES["28000"]),
     ("is not permitted to log in", _STATES["28000"]),
     ("no such database", _NO_DATABASE),
     ("no such user", _PASSWORD),
