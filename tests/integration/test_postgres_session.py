@@ -10,18 +10,27 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg2
 import pytest
-from psycopg2 import sql
 
-from tests.lab import postgres_faults as faults
-from tests.lab.postgres_servers import PgBouncer, PostgresServer, pgbouncer_program, start_pgbouncer, start_postgres
-from tests.lab.postgres_witness import fingerprint, statements
-from tests.lab.process import LabError, wait_until
-from tests.lab.world import Lab, lab
-from tests.support import call, play
+psycopg2 = pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
 
-AGE = 1.1
+from psycopg2 import sql  # noqa: E402
+
+from tests.lab import postgres_faults as faults  # noqa: E402
+from tests.lab.postgres_servers import (  # noqa: E402
+    PgBouncer,
+    PostgresServer,
+    installation,
+    pgbouncer_program,
+    start_pgbouncer,
+    start_postgres,
+)
+from tests.lab.postgres_witness import fingerprint, statements  # noqa: E402
+from tests.lab.process import LabError, wait_until  # noqa: E402
+from tests.lab.world import Lab, lab  # noqa: E402
+from tests.support import call, play  # noqa: E402
+
+AGE = 1.05
 OURS = "sre.runbooks"
 
 
@@ -47,13 +56,12 @@ def kind_and_code(result: dict[str, Any]) -> tuple[str, str]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
     """One for the file: each test ends its own sessions."""
-    with contextlib.ExitStack() as held:
-        world = held.enter_context(lab())
-        try:
-            found = world.start(start_postgres, config={"max_connections": "300"})
-        except LabError as error:
-            pytest.skip(str(error))
-        yield found
+    try:
+        installation()
+    except LabError as error:
+        pytest.skip(str(error))
+    with lab() as world:
+        yield world.start(start_postgres, config={"max_connections": "300"})
 
 
 class TestPool:
@@ -110,6 +118,41 @@ class TestPool:
             assert found["pg_dump"] == "protected by pg_dump"
             assert found["pg_receivewal"].startswith("a walsender")
             assert (dump.pids(), wal.pids()) == tools
+
+    def test_spares_work_that_a_signal_would_spoil(self, server: PostgresServer) -> None:
+        copy = "COPY (SELECT pg_sleep(0.01) FROM generate_series(1, 3000)) TO PROGRAM 'cat > /dev/null'"
+        parallel = (
+            "SET min_parallel_table_scan_size = 0",
+            "SET parallel_setup_cost = 0",
+            "SET parallel_tuple_cost = 0",
+        )
+        server.query("CREATE TABLE big AS SELECT g FROM generate_series(1, 200000) g")
+        server.query("ANALYZE big; GRANT SELECT ON big TO app")
+        count = "SELECT count(*) FROM big a JOIN big b ON a.g % 500 = b.g % 500 WHERE a.g % 2 >= b.g % 2"
+        server.query("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        faults.small_table(server, "orders")
+        with contextlib.ExitStack() as held:
+            held.callback(server.query, "SELECT pg_reload_conf()")
+            held.callback(server.query, "ALTER SYSTEM RESET synchronous_standby_names")
+            held.enter_context(faults.running(server, copy, "operator", "copies"))
+            joins = faults.Running(held.enter_context(faults.session(server, "app", "joins", *parallel)), count)
+            held.callback(joins.close)
+            held.enter_context(faults.session(server, "app", "listens", "/* app */ SELECT 1; LISTEN x"))
+            server.query("SELECT pg_reload_conf()")
+            time.sleep(0.1)
+            held.enter_context(faults.running(server, "UPDATE orders SET note = 'z'", name="commits"))
+            time.sleep(AGE)
+            options = {"application": "*s", "min_state_age": "1s", "superusers": True, "action": "terminate"}
+            checked = end(server, check_mode=True, **options)
+            assert [entry["application"] for entry in checked["sessions"]["list"]] == ["joins"]
+            assert reasons(checked) == {
+                "copies": "runs COPY",
+                "joins": "a parallel worker; it goes with its leader",
+                "listens": "listens for notifications",
+                "commits": "has committed and waits for a synchronous standby",
+            }
+            assert end(server, **options)["sessions"]["ended"] == 1
+            assert joins.wait()
 
     def test_finds_a_snapshot_that_others_read_through(self, server: PostgresServer) -> None:
         begin = ("BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT pg_export_snapshot()", "SELECT 1")
@@ -228,6 +271,8 @@ class TestLimits:
             ({"role": "app", "min_state_age": "soon"}, "not a duration"),
             ({"role": "app", "min_query_age": "1s", "state": "idle"}, "no query runs"),
             ({"role": "app", "min_xact_age": "1s", "state": "idle"}, "has no age"),
+            ({"role": "app", "min_state_age": "1s", "grace": -1.0}, "not a wait"),
+            ({"role": "app", "min_state_age": "1s", "settle": float("nan")}, "not a wait"),
             ({"client_addr": "here", "min_state_age": "1s"}, "not an address"),
             ({"prepared": ["x"], "role": "app"}, "stands alone"),
         ],

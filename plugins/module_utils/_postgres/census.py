@@ -46,7 +46,7 @@ SELECT a.pid, a.backend_start AS started, a.backend_type AS kind, a.datname AS d
        advisory.pid IS NOT NULL AS advisory,
        EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = a.pid) AS slot,
        r.rolsuper AS superuser, r.rolreplication AS replication,
-       %(all)s OR (NOT r.rolsuper AND (%(signal)s OR pg_has_role(a.usesysid, 'USAGE'))) AS signallable,
+       coalesce(%(all)s OR (NOT r.rolsuper AND (%(signal)s OR pg_has_role(a.usesysid, 'USAGE'))), false) AS signallable,
        a.pid = pg_backend_pid() AS own,
        a.backend_start IS NULL AND a.query = '<insufficient privilege>' AS hidden
   FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid

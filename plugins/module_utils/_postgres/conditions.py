@@ -19,6 +19,9 @@ from .signals import Campaign, gone
 #: More sessions than this are not listed one by one.
 _LISTED = 50
 
+#: Neither a pool nor a cancelled statement is worth a longer wait. In seconds.
+_LONGEST_WAIT = 600.0
+
 #: What does not say which sessions or transactions are meant.
 _NO_SELECTOR = ("settle", "confirm", "approved_plan")
 
@@ -26,6 +29,9 @@ _NO_SELECTOR = ("settle", "confirm", "approved_plan")
 def no_session(postgres: Postgres, wanted: Params, options: Iterable[str]) -> Plan:
     """That no session matching the selection exists."""
     selection = Wanted.of(wanted)
+    for name in ("grace", "settle"):
+        if not 0 <= wanted[name] <= _LONGEST_WAIT:
+            raise bad_parameter(name, f"{wanted[name]} is not a wait", f"Give seconds, 0 to {_LONGEST_WAIT:g}.")
     census = take_census(postgres, selection)
     transactions = prepared.prepared_transactions(postgres)
     campaign = Campaign(postgres, census, selection, wanted["grace"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from .._core.errors import Kind, OpsError, bad_parameter
+from .._core.errors import Kind, OpsError
 from .._core.plan import Done, Finding, Progress, Severity, Spared, Step, Undo, Verify
 from .client import Postgres, primary_only
 
@@ -79,8 +79,6 @@ def spared_roots(found: Sequence[Prepared]) -> tuple[Spared, ...]:
 def steps(postgres: Postgres, found: Sequence[Prepared], gids: Collection[str]) -> tuple[Step, ...]:
     """One for each that is named and there. Raises an error where this role or connection cannot do it."""
     named = [one for one in found if one.gid in gids]
-    if any("\0" in gid for gid in gids):
-        raise bad_parameter("prepared", "a gid holds a zero byte")
     for one in named:
         primary_only(postgres)
         _refuse_powerless(postgres, one)

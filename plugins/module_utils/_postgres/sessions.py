@@ -203,8 +203,8 @@ class Wanted:
         if not self.is_narrow and not self.query_regex:
             hint = "Give database, role, application, client_addr, query_regex, root_blockers_only or queued_ddl."
             raise bad_parameter("role", "the selection means every session", hint)
-        if "\0" in (self.query_regex or ""):
-            raise bad_parameter("query_regex", "it holds a zero byte")
+        if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in self.query_regex or ""):
+            raise bad_parameter("query_regex", "it holds a character that no statement can hold")
         if self.min_query_age and self.state not in ("any", "active"):
             raise bad_parameter("min_query_age", f"no query runs in state {self.state}", "Give min_state_age instead.")
         if self.min_xact_age and self.state.startswith("idle") and self.state != "idle in transaction":

@@ -169,6 +169,7 @@ def test_what_is_asked_for_does_not_stay() -> None:
         {"min_state_age": "0"},
         {"min_state_age": "soon"},
         {"query_regex": "a\0b"},
+        {"query_regex": "a\ud800b"},
         {"min_query_age": "5m", "state": "idle in transaction"},
         {"min_xact_age": "5m", "state": "idle in transaction (aborted)"},
     ],
