@@ -123,7 +123,7 @@ class Scales:
         return {row["oid"]: (row["width"], row["heap"]) for row in rows if row["known"]}
 
     def read_index(self, index: Index) -> Bloat | None:
-        """Reads all of a b-tree; None without the extension."""
+        """Reads all of a b-tree; None without the extension. Entries of dead rows count as used."""
         if not self._schema:
             return None
         template = "SELECT * FROM %I.pgstatindex(%L::oid::regclass)"
@@ -153,17 +153,11 @@ def due_rebuilds(scales: Scales, indexes: Iterable[Index], tables: Mapping[int, 
         guess = index_share(index, max(index.tuples, table.tuples, table.live), columns.get(index.oid, ()))
         if guess is not None and guess <= wanted.bloat_ratio:
             continue
-        bloat = scales.read_index(index) or (Bloat(guess, False) if guess is not None else None)
-        if bloat is None:
-            judged.spare(index.subject, "its bloat cannot be estimated; install pgstattuple to have it measured")
-        elif bloat.share <= wanted.bloat_ratio:
-            continue
-        elif means(wanted.protect, index.qualified) or means(wanted.protect, index.table_name):
-            judged.spare(index.subject, "protected")
-        elif index.builder or not index.may:
-            reason = f"session {index.builder} works on its table right now" if index.builder else "not the owner's"
-            judged.spare(index.subject, reason)
-        else:
+        reason = _reason_to_leave(index, wanted)
+        bloat = None if reason else _weighed(scales, index, table, guess, wanted)
+        if reason or bloat is None:
+            judged.spare(index.subject, reason or "its bloat cannot be estimated; pgstattuple could measure it")
+        elif bloat.share > wanted.bloat_ratio:
             gain = int(index.bytes * bloat.share)
             why = f"{bloat.words} of {human(index.bytes)}"
             common = (index.oid, index.schema, index.name, why, index.bytes)
@@ -172,10 +166,26 @@ def due_rebuilds(scales: Scales, indexes: Iterable[Index], tables: Mapping[int, 
     return judged
 
 
+def _reason_to_leave(index: Index, wanted: Wanted) -> str:
+    if means(wanted.protect, index.qualified) or means(wanted.protect, index.table_name):
+        return "protected"
+    if index.builder:
+        return f"session {index.builder} works on its table right now"
+    return "" if index.may else "only its owner may rebuild it"
+
+
+def _weighed(scales: Scales, index: Index, table: Table, guess: float | None, wanted: Wanted) -> Bloat | None:
+    """As read, if it can be read and few of its entries are dead: a reading takes dead ones for live ones."""
+    estimate = None if guess is None else Bloat(guess, False)
+    if estimate and table.dead > wanted.dead_ratio * (table.live + table.dead):
+        return estimate
+    return scales.read_index(index) or estimate
+
+
 def bloated_tables(scales: Scales, tables: Iterable[Table], wanted: Wanted, limits: Limits) -> Judged:
     """A finding for each table that is mostly empty: only a rewrite would give its space back, and none is made."""
     judged = Judged()
-    large = [table for table in tables if table.kind != "p" and table.bytes >= wanted.bloat_min]
+    large = [t for t in tables if t.kind != "p" and t.bytes >= wanted.bloat_min and not t.worked_by]
     widths = scales.widths([table.oid for table in large]) if limits.counts else {}
     for table in large:
         width, heap = widths.get(table.oid, (0.0, 0))

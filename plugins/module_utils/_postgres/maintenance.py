@@ -260,7 +260,7 @@ def reason_to_leave(table: Table, wanted: Wanted) -> str:
     if not table.may:
         return "only its owner may maintain it"
     if table.worked_by:
-        return f"session {table.worked_by} vacuums or analyzes it right now"
+        return f"session {table.worked_by} works on it right now"
     return ""
 
 

@@ -1,7 +1,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """One reading of the tables, indexes and materialized views of a database, for whoever maintains them.
 
-Sizes are asked only of what nobody has locked for himself: the function that tells them would wait for the lock.
+Sizes and definitions are asked only of what nobody has locked for himself: the functions that tell them would wait
+for the lock.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .matviews import MatView, edges_of
 
 _LOCKED = """
 WITH locked AS MATERIALIZED (
-  SELECT relation, min(pid) FILTER (WHERE granted AND pid <> pg_backend_pid()) AS pid,
+  SELECT relation, min(pid) FILTER (WHERE granted AND pid <> pg_backend_pid()) AS pid, min(pid) AS anybody,
          bool_or(mode = 'AccessExclusiveLock') AS closed
     FROM pg_locks
    WHERE locktype = 'relation' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -48,7 +49,8 @@ SELECT c.oid::int8 AS oid, n.nspname::text AS schema, c.relname::text AS name, c
          AS index_scans,
        {may} AS may,
        coalesce((SELECT min(pid) FROM pg_stat_progress_vacuum WHERE relid = c.oid AND datname = current_database()),
-                (SELECT min(pid) FROM pg_stat_progress_analyze WHERE relid = c.oid AND datname = current_database()))
+                (SELECT min(pid) FROM pg_stat_progress_analyze WHERE relid = c.oid AND datname = current_database()),
+                CASE WHEN l.closed THEN l.anybody END)
          AS worked_by
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_class t ON t.oid = c.reltoastrelid LEFT JOIN locked l ON l.relation = c.oid
@@ -61,15 +63,18 @@ _INDEXES = (
 SELECT c.oid::int8 AS oid, n.nspname::text AS schema, c.relname::text AS name, i.indrelid::int8 AS "table",
        n.nspname || '.' || t.relname AS table_name, c.relkind::text AS kind, m.amname::text AS method,
        i.indisunique AS "unique", i.indisvalid AND i.indisready AND i.indislive AS valid,
-       substr(pg_get_indexdef(c.oid), length(format('CREATE %%sINDEX %%I ON %%s%%I.%%I USING ',
-              CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END, c.relname,
-              CASE WHEN c.relkind = 'I' THEN 'ONLY ' ELSE '' END, n.nspname, t.relname)) + 1) AS shape,
+       CASE WHEN l.closed OR tl.closed THEN 'unknown ' || c.oid
+            ELSE substr(pg_get_indexdef(c.oid), length(format('CREATE %%sINDEX %%I ON %%s%%I.%%I USING ',
+                 CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END, c.relname,
+                 CASE WHEN c.relkind = 'I' THEN 'ONLY ' ELSE '' END, n.nspname, t.relname)) + 1) END AS shape,
        ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, place)
                LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum AND k.attnum <> 0
               ORDER BY k.place) AS columns,
-       ARRAY(SELECT pg_get_indexdef(c.oid, k.place::int, false) FROM unnest(i.indkey::int2[])
-               WITH ORDINALITY k(attnum, place) WHERE k.attnum = 0 ORDER BY k.place) AS expressions,
-       coalesce(pg_get_expr(i.indpred, i.indrelid), '') AS predicate,
+       ARRAY(SELECT CASE WHEN l.closed OR tl.closed THEN '' ELSE pg_get_indexdef(c.oid, k.place::int, false) END
+               FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, place)
+              WHERE k.attnum = 0 ORDER BY k.place) AS expressions,
+       CASE WHEN i.indpred IS NULL THEN '' WHEN l.closed OR tl.closed THEN 'unknown'
+            ELSE pg_get_expr(i.indpred, i.indrelid) END AS predicate,
        EXISTS (SELECT 1 FROM unnest(i.indoption::int2[]) o WHERE o <> 0) AS sorted_otherwise,
        coalesce((SELECT min('constraint ' || conname) FROM pg_constraint WHERE conindid = c.oid),
                 CASE WHEN i.indisreplident THEN 'the replica identity' END,
@@ -84,7 +89,8 @@ SELECT c.oid::int8 AS oid, n.nspname::text AS schema, c.relname::text AS name, i
        coalesce(pg_stat_get_numscans(c.oid), 0) AS scans, {may} AS may,
        coalesce((SELECT min(pid) FROM pg_stat_progress_create_index
                   WHERE datname = current_database() AND c.oid IN (index_relid, relid)),
-                CASE WHEN NOT i.indisvalid THEN coalesce(l.pid, tl.pid) END) AS builder
+                CASE WHEN NOT i.indisvalid THEN coalesce(l.pid, tl.pid) END,
+                CASE WHEN l.closed THEN l.anybody WHEN tl.closed THEN tl.anybody END) AS builder
   FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_class t ON t.oid = i.indrelid JOIN pg_am m ON m.oid = c.relam
   LEFT JOIN locked l ON l.relation = c.oid LEFT JOIN locked tl ON tl.relation = t.oid
