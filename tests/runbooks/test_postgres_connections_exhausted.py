@@ -102,4 +102,4 @@ def test_wrong_cause_sessions_that_work(server: PostgresServer) -> None:
 def test_a_pool_budget_that_does_not_fit_is_named(patient: PostgresServer) -> None:
     pools = [{"name": "web", "size": 10, "overflow": 5, "replicas": 4, "surge": 1}]
     result = free(patient, postgres_pools=pools).run()
-    assert "postgres.pool_budget" in findings(result)
+    assert "postgres.pools_above_limit" in findings(result)

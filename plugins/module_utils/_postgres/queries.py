@@ -72,8 +72,10 @@ WITH waiting AS MATERIALIZED (
 held AS MATERIALIZED (SELECT * FROM pg_locks WHERE EXISTS (SELECT FROM waiting)),
 wanted AS (SELECT DISTINCT ON (pid) * FROM held WHERE NOT granted AND pid IN (SELECT pid FROM waiting) ORDER BY pid),
 prepared AS (
+  -- Its locks bear the virtual transaction of the session that is gone, so the lock on its own id leads to them.
   SELECT p.gid, held.* FROM pg_prepared_xacts p
-    JOIN held ON held.pid IS NULL AND held.granted AND held.virtualtransaction = '-1/' || p.transaction::text)
+    JOIN held own ON own.pid IS NULL AND own.granted AND own.transactionid = p.transaction
+    JOIN held ON held.pid IS NULL AND held.granted AND held.virtualtransaction = own.virtualtransaction)
 SELECT a.pid, to_char(a.backend_start AT TIME ZONE 'UTC', {_AT}) AS backend_start, a.usename AS "user",
        a.datname AS database, a.application_name AS application, coalesce(host(a.client_addr), 'local') AS host,
        a.state, extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS xact_seconds,
