@@ -15,19 +15,19 @@ import pytest
 
 pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
 
-from tests.lab.fixtures import *  # noqa: E402, F403
-from tests.lab.postgres_faults import fill_connections  # noqa: E402
-from tests.lab.postgres_servers import (  # noqa: E402
+from tests.lab.fixtures import *  # noqa: F403
+from tests.lab.postgres_faults import fill_connections
+from tests.lab.postgres_servers import (
     PostgresPair,
     PostgresServer,
     pgbouncer_program,
     start_pgbouncer,
     start_postgres,
 )
-from tests.lab.postgres_witness import statements  # noqa: E402
-from tests.lab.process import LabError, free_port  # noqa: E402
-from tests.lab.world import Lab  # noqa: E402
-from tests.support import call, play  # noqa: E402
+from tests.lab.postgres_witness import statements
+from tests.lab.process import LabError, free_port
+from tests.lab.world import Lab
+from tests.support import call, play
 
 
 def reach(options: dict[str, Any], **more: Any) -> dict[str, Any]:

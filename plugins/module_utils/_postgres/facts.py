@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -149,7 +150,7 @@ def _connections(reading: _Reading) -> Connections:
         max_connections=most,
         reserved=reserved,
         walsenders=row["walsenders"],
-        states={name.replace(" ", "_").strip("()"): count for name, count in (row["states"] or {}).items()},
+        states={re.sub(r"\W+", "_", name).strip("_"): count for name, count in (row["states"] or {}).items()},
         by=tuple(Group(**_whole(group)) for group in row["groups"] or ()),
         limits=tuple(Own(**limit) for limit in row["limits"] or ()),
     )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -94,13 +94,13 @@ class Thresholds:
     pool_connections: int = 0
 
 
-def blind(names: Sequence[str], sections: Iterable[str]) -> tuple[str, ...]:
+def blind(names: Sequence[str], sections: Collection[str]) -> tuple[str, ...]:
     """Findings that say that something of C(clear_of) could not be seen.
 
     Raises a bad-parameter error for names that could not be found in the sections that are looked at: the wait for
     their absence would end at once, for nothing.
     """
-    looked = {*sections, "holders"}
+    looked = {*sections, "holders"} if "bloat" in sections else set(sections)
     needed: set[str] = set()
     for name in names:
         known = [source for finding, source in SOURCES.items() if matches(finding, [name])]
