@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
 
+from ansible_collections.sre.runbooks.plugins.module_utils._postgres import facts
 from tests.lab import postgres_faults as faults
 from tests.lab.fixtures import *  # noqa: F403
 from tests.lab.postgres_servers import (
@@ -96,6 +97,22 @@ class TestLooking:
             start = time.monotonic()
             result = look(postgres_single)
         assert (result["unseen"], time.monotonic() - start < 1) == ({}, True)
+
+    def test_a_server_that_freezes_meanwhile_is_not_waited_for(
+        self, postgres_single: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def frozen(reading: Any) -> Any:
+            postgres_single.freeze()
+            return facts._prepared(reading)
+
+        monkeypatch.setattr(facts, "_READERS", {**facts._READERS, "prepared": frozen})
+        start = time.monotonic()
+        result = look(postgres_single, section_timeout=0.5)
+        assert time.monotonic() - start < 5
+        postgres_single.thaw()
+        assert {"connections", "activity", "locks"} <= set(result)
+        assert {"prepared", "replication", "statements"} <= set(result["unseen"])
+        assert found(result)["postgres.unseen.prepared"]["evidence"]["kind"] == "unreachable"
 
     def test_shipped_and_in_process_alike(self, postgres_single: PostgresServer) -> None:
         sections = ["connections", "locks", "prepared", "archiver", "indexes"]
