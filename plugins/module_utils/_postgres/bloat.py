@@ -169,6 +169,8 @@ def due_rebuilds(scales: Scales, indexes: Iterable[Index], tables: Mapping[int, 
 def _reason_to_leave(index: Index, wanted: Wanted) -> str:
     if means(wanted.protect, index.qualified) or means(wanted.protect, index.table_name):
         return "protected"
+    if index.constraint.startswith("exclusion"):
+        return "the index of an exclusion constraint cannot be rebuilt concurrently"
     if index.builder:
         return f"session {index.builder} works on its table right now"
     return "" if index.may else "only its owner may rebuild it"

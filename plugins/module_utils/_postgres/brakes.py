@@ -21,6 +21,8 @@ from .client import Session
 from .errors import translate
 
 _DAY = timedelta(days=1)
+#: Seconds by which the server's timer may be ahead of ours.
+_SLACK = 0.05
 
 _LAG = """
 SELECT coalesce(nullif(application_name, ''), pid::text) AS name,
@@ -102,7 +104,7 @@ class Brakes:
 
     def check(self) -> None:
         """Raises Stop when time is up."""
-        if self.seconds_left() > 0:
+        if self.seconds_left() > _SLACK:
             return
         closed = self.window_left is not None and self.window_left <= self.max_duration
         raise Stop("the window has closed" if closed else "max_duration has passed")

@@ -76,7 +76,8 @@ SELECT c.oid::int8 AS oid, n.nspname::text AS schema, c.relname::text AS name, i
        CASE WHEN i.indpred IS NULL THEN '' WHEN l.closed OR tl.closed THEN 'unknown'
             ELSE pg_get_expr(i.indpred, i.indrelid) END AS predicate,
        EXISTS (SELECT 1 FROM unnest(i.indoption::int2[]) o WHERE o <> 0) AS sorted_otherwise,
-       coalesce((SELECT min('constraint ' || conname) FROM pg_constraint WHERE conindid = c.oid),
+       coalesce((SELECT min(CASE contype WHEN 'x' THEN 'exclusion ' ELSE '' END || 'constraint ' || conname)
+                   FROM pg_constraint WHERE conindid = c.oid),
                 CASE WHEN i.indisreplident THEN 'the replica identity' END,
                 CASE WHEN EXISTS (SELECT 1 FROM pg_inherits WHERE inhrelid = c.oid) THEN 'a partitioned index' END,
                 '') AS "constraint",

@@ -32,6 +32,13 @@ from .survey import Survey, all_indexes, index_now, matview_now, statements_on, 
 #: Where the free space cannot be seen, work on more than this needs somebody's word that there is enough.
 _DISK_UNSEEN = 1 << 30
 
+#: Failures that concern one object alone: the others get their turn, and the run fails at its end.
+_OWN_AFFAIR = frozenset(
+    ("lock_timeout", "statement_timeout", "conflict", "no_such_table", "no_such_object", "state", "privilege")
+)
+#: Seconds for dropping what a failed build left, even where the run is over.
+_CLEANING = 5.0
+
 _ORDER = ("drop", "vacuum", "analyze", "reindex", "create", "fill", "refresh")
 _VERBS = {
     "drop": "Drop index",
@@ -88,12 +95,16 @@ class Work:
             self.brakes.wait(progress)
             return act(due, progress)
         except Stop as stop:
-            return Done(0, note=str(stop), finished=False)
+            return Done(0, note=f"{stop}{self._leftovers()}", finished=False)
         except OpsError as error:
-            if error.kind is not Kind.TIMEOUT and error.code not in ("conflict", "no_such_table", "no_such_object"):
+            if error.code not in _OWN_AFFAIR:
+                error.message += self._leftovers()
                 raise
             self.missed[due.qualified] = error.message
             return Done(0, note=error.message)
+
+    def _leftovers(self) -> str:
+        return f"; left invalid, for the next run to drop: {', '.join(self.left)}" if self.left else ""
 
     def _vacuum(self, due: Due, progress: Progress) -> Done:
         before = table_now(self.postgres, due.oid)
@@ -191,26 +202,27 @@ class Work:
 
     def _build(self, due: Due, words: str, progress: Progress, template: str, *names: str) -> None:
         """Runs a concurrent build; an invalid index that it leaves when it fails is dropped at once."""
-        before = {index.oid for index in self._invalid(due.table)}
+        before = {index.oid for index in self._invalid(due)}
         try:
-            self._run(words, progress, template, *names, patient=True, again=lambda: self._clean(due.table, before))
+            self._run(words, progress, template, *names, patient=True, again=lambda: self._clean(due, before))
         except BaseException:
-            self._clean(due.table, before)
+            self._clean(due, before)
             raise
 
-    def _invalid(self, table: int) -> list[Index]:
-        return [index for index in all_indexes(self.postgres) if index.table == table and not index.valid]
+    def _invalid(self, due: Due) -> list[Index]:
+        """The invalid indexes that a failed build of this object would leave."""
+        found = [index for index in all_indexes(self.postgres) if index.table == due.table]
+        return [index for index in found if not index.valid and (index.name == due.name or origin_of(index, found))]
 
-    def _clean(self, table: int, before: set[int]) -> None:
+    def _clean(self, due: Due, before: set[int]) -> None:
         """Drops what our own failed build has just left. What cannot be dropped is told, and the next run's."""
         try:
-            mine = [index for index in self._invalid(table) if index.oid not in before and not index.builder]
-            for index in mine:
+            for index in self._invalid(due):
+                if index.oid in before or index.builder:
+                    continue
                 self.left.append(index.qualified)
-                limits = self._limits(patient=True)
-                self.postgres.session.isolated(
-                    "DROP INDEX CONCURRENTLY IF EXISTS %I.%I", index.schema, index.name, settings=limits
-                )
+                template, limits = "DROP INDEX CONCURRENTLY IF EXISTS %I.%I", self._limits(least=_CLEANING)
+                self.postgres.session.isolated(template, index.schema, index.name, settings=limits)
                 self.left.remove(index.qualified)
         except Exception as error:
             if translate(error) is None:
@@ -221,10 +233,10 @@ class Work:
         if reason:
             raise OpsError(Kind.EXHAUSTED, reason, "Free space first, or lower disk_headroom.", code="disk_headroom")
 
-    def _limits(self, *, patient: bool) -> dict[str, str]:
+    def _limits(self, *, patient: bool = False, least: float = 1.0) -> dict[str, str]:
         """How long a statement may wait and work. A concurrent build may wait longer: nobody queues behind it."""
         lock = max(self.wanted.lock_timeout, self.wanted.snapshot_wait) if patient else self.wanted.lock_timeout
-        left = max(1.0, self.brakes.seconds_left())
+        left = max(least, self.brakes.seconds_left())
         return {"lock_timeout": f"{int(lock * 1000)}ms", "statement_timeout": f"{int(left * 1000)}ms"}
 
     def _run(
