@@ -126,6 +126,20 @@ def test_renews_statistics(postgres_single: PostgresServer) -> None:
         assert maintain(postgres_single, "analyze", tables=[f"public.{table}"])["changed"] is False
 
 
+def test_knows_partitions_from_their_parent(postgres_single: PostgresServer) -> None:
+    for statement in (
+        "CREATE TABLE log (at int, what text) PARTITION BY RANGE (at)",
+        "CREATE TABLE log_1 PARTITION OF log FOR VALUES FROM (0) TO (100000)",
+        "INSERT INTO log SELECT g, 'x' FROM generate_series(1, 5000) g",
+    ):
+        postgres_single.query(statement, role="app")
+    result = maintain(postgres_single, *ALL, "drop_leftovers")
+    assert [entry["subject"].split()[0] for entry in result["maintenance"]["done"]] == ["public.log_1"]
+    assert maintain(postgres_single, *ALL)["changed"] is False
+    index = {"table": "public.log", "name": "log_at", "columns": ["at"]}
+    assert maintain(postgres_single, "create_index", index=index)["error"]["code"] == "partitioned"
+
+
 def test_drops_leftovers_of_cancelled_rebuilds(postgres_single: PostgresServer) -> None:
     with faults.invalid_index(postgres_single, how="reindex"), faults.invalid_index(postgres_single, how="reindex"):
         assert invalid(postgres_single) == {"orders_note_idx_ccnew", "orders_note_idx_ccnew1"}

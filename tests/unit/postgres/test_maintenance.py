@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ from ansible_collections.sre.runbooks.plugins.module_utils._postgres.matviews im
     in_order,
     marked,
 )
+from ansible_collections.sre.runbooks.plugins.module_utils._postgres.upkeep import room_missing
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LIMITS = Limits(200_000_000, 400_000_000, NOW)
@@ -409,6 +411,23 @@ class TestBrakes:
             self.time = 11.0
             with pytest.raises(Stop, match=words):
                 brakes.check()
+
+
+@pytest.mark.parametrize(
+    ("local", "size", "word", "enough"),
+    [
+        (False, 1 << 20, False, True),
+        (False, 2 << 30, False, False),
+        (False, 2 << 30, True, True),
+        (True, 1, False, True),
+        (True, 1 << 60, True, False),
+    ],
+)
+def test_a_build_needs_room(local: bool, size: int, word: bool, enough: bool, tmp_path: Path) -> None:
+    session = FakeSession({"data_directory": [{"data": str(tmp_path), "tablespace": None, "local": local}]})
+    postgres = Postgres(Target("postgres", "x", "1"), session, 150000, False, "u", True, frozenset(), "app")
+    missing = room_missing(postgres, wanted("reindex", disk_headroom_ok=word), 1, size)
+    assert (not missing) is enough
 
 
 class TestProgress:
