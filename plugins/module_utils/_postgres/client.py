@@ -46,8 +46,8 @@ class Session(Protocol):
     def rows(self, sql: str, values: Mapping[str, Any] | None = None) -> list[Row]:
         """Runs one statement and returns its rows. C(%(name)s) in it stands for a value."""
 
-    def command(self, template: str, *names: str, values: Mapping[str, Any] | None = None) -> list[Row]:
-        """Runs a statement into which the server itself puts the names, as in C(ALTER SYSTEM SET %I = %L)."""
+    def command(self, template: str, *names: str | None) -> list[Row]:
+        """Runs a statement into which the server itself puts names (C(%I)) and values (C(%L)), quoted as it needs."""
 
     def isolated(self, template: str, *names: str, settings: Mapping[str, str] | None = None) -> None:
         """Runs a statement that must not stand in a transaction, with C(settings) for its time; refused when pooled."""
@@ -136,8 +136,8 @@ class DriverSession:
         self._fetch("COMMIT", None)
         return found
 
-    def command(self, template: str, *names: str, values: Mapping[str, Any] | None = None) -> list[Row]:
-        return self.rows(self._formatted(template, names), values)
+    def command(self, template: str, *names: str | None) -> list[Row]:
+        return self.rows(self._formatted(template, names))
 
     def isolated(self, template: str, *names: str, settings: Mapping[str, str] | None = None) -> None:
         if self.pooled:
@@ -158,7 +158,7 @@ class DriverSession:
         with suppress(_driver().Error, OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as line:
             line.shutdown(socket.SHUT_RDWR)
 
-    def _formatted(self, template: str, names: Sequence[str]) -> str:
+    def _formatted(self, template: str, names: Sequence[str | None]) -> str:
         if not names:
             return template
         values = {f"n{number}": name for number, name in enumerate(names)}
@@ -169,7 +169,9 @@ class DriverSession:
     def _set(self, settings: Mapping[str, str], *, local: bool) -> None:
         """All in one question: a pooled session asks it before each statement."""
         if settings:
-            places = ", ".join(f"set_config(%(n{number})s, %(v{number})s, %(local)s)" for number in range(len(settings)))
+            places = ", ".join(
+                f"set_config(%(n{number})s, %(v{number})s, %(local)s)" for number in range(len(settings))
+            )
             names = {f"n{number}": name for number, name in enumerate(settings)}
             values = {f"v{number}": value for number, value in enumerate(settings.values())}
             self._fetch(f"SELECT {places}", {**names, **values, "local": local})
