@@ -251,11 +251,10 @@ from ..module_utils._postgres.survey import survey
 
 SPEC = Spec(
     {
-        "tables": {"type": "list", "elements": "str", "default": ["*.*"]},
+        **{name: {"type": "list", "elements": "str", "default": ["*.*"]} for name in ("tables", "matviews")},
         "tasks": {"type": "list", "elements": "str", "choices": list(TASKS), "required": True},
         "freeze_age": {"type": "int"},
         "index": {"type": "dict", "options": INDEX},
-        "matviews": {"type": "list", "elements": "str", "default": ["*.*"]},
         **{name: {"type": "str"} for name in ("max_age", "window")},
         **{name: {"type": type(value).__name__, "default": value} for name, value in THRESHOLDS.items()},
     }
@@ -273,16 +272,13 @@ def plan(postgres: Postgres, wanted: Params) -> Plan:
     return Plan(
         target=postgres.target,
         selector={name: wanted[name] for name in SPEC.options if name not in ("confirm", "approved_plan")},
-        before={due.subject: due.why for due in judged.due},
-        after={due.subject: "" for due in judged.due},
         steps=work.steps(judged.due),
-        spared=tuple(judged.spared),
-        findings=tuple(judged.findings),
         forecast=upkeep.forecast(work, judged.due) if judged.due else None,
         verify=upkeep.verify(work) if judged.due else None,
         facts=facts,
         population=seen.population + (definition is not None),
         aftermath=upkeep.aftermath(work, facts),
+        **judged.told(),
     )
 
 

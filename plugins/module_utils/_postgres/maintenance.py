@@ -188,6 +188,15 @@ class Judged:
     ) -> None:
         self.findings.append(Finding(f"postgres.{name}", severity, subject, evidence or {}, suggest))
 
+    def told(self) -> dict[str, Any]:
+        """The parts of a plan that need nothing else."""
+        return {
+            "before": {due.subject: due.why for due in self.due},
+            "after": {due.subject: "" for due in self.due},
+            "spared": tuple(self.spared),
+            "findings": tuple(self.findings),
+        }
+
     def add(self, other: Judged) -> None:
         self.due += other.due
         self.spared += other.spared
