@@ -1,9 +1,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Sizes and durations as people write them."""
+"""Sizes, durations and moments as people write them."""
 
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 from .errors import bad_parameter
 
@@ -29,6 +30,18 @@ def parse_seconds(text: str | int, option: str) -> int:
     if match is None or match[2] not in _SECONDS:
         raise bad_parameter(option, f"{str(text)!r} is not a duration", "Write a number with s, m, h or d: 15m.")
     return int(match[1]) * _SECONDS[match[2]]
+
+
+def parse_moment(text: str, option: str) -> datetime:
+    """The moment of C(2030-01-31T18:00:00Z). Raises a bad-parameter error that names the option, also without zone."""
+    hint = "Write it with its zone: 2030-01-31T18:00:00Z."
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise bad_parameter(option, f"{text!r} is not a moment", hint) from None
+    if moment.tzinfo is None:
+        raise bad_parameter(option, f"{text!r} has no time zone", hint)
+    return moment
 
 
 def human(size: float) -> str:

@@ -49,6 +49,7 @@ _STATES: Mapping[str, _Meaning] = {
         Kind.TIMEOUT, "statement_timeout", "It took longer than statement_timeout, or somebody cancelled it."
     ),
     "55P03": _later(Kind.TIMEOUT, "lock_timeout", "Somebody holds the lock: see postgres_locks for who."),
+    "55P02": _Meaning(Kind.UNSUPPORTED, "immutable", "This setting cannot be changed in this way while it runs."),
     "25006": _Meaning(Kind.PRECONDITION, "read_only", "This is a standby, or read-only. Aim at the primary."),
     "57P03": _STARTING,
     "57P": _GONE,

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from .._core.errors import Kind, OpsError, bad_parameter
-from .._core.units import parse_size
+from .._core.units import parse_moment, parse_size
 
 #: Why a setting is never changed from here, by glob pattern.
 PROTECTED: Mapping[str, str] = {
@@ -134,7 +134,7 @@ def settings_of_now(
     if set(final) != set(wanted):
         left = ", ".join(sorted(set(final) ^ set(wanted)))
         raise bad_parameter("otherwise", f"it has to name the same settings; {left}", "Give each one in both.")
-    return (wanted, True) if now < _moment(until) else (final, False)
+    return (wanted, True) if now < parse_moment(until, "until") else (final, False)
 
 
 def _named(settings: Mapping[str, Any], option: str) -> dict[str, Any]:
@@ -142,14 +142,3 @@ def _named(settings: Mapping[str, Any], option: str) -> dict[str, Any]:
         if any(char in name for char in "*?[]\\ "):
             raise bad_parameter(option, f"{name!r} is not the name of a setting", "Name each setting in full.")
     return {name.lower(): "" if value is None else value for name, value in settings.items()}
-
-
-def _moment(text: str) -> datetime:
-    hint = "Write it with its zone: 2030-01-31T18:00:00Z."
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise bad_parameter("until", f"{text!r} is not a moment", hint) from None
-    if moment.tzinfo is None:
-        raise bad_parameter("until", f"{text!r} has no time zone", hint)
-    return moment
