@@ -19,7 +19,6 @@ from typing import Any
 
 import pytest
 
-from tests.lab.fixtures import *  # noqa: F403
 from tests.lab.redis_servers import RedisServer
 from tests.support import ROOT
 
