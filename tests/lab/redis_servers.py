@@ -121,11 +121,11 @@ class RedisServer:
 
     def command(self, *words: str | bytes | int | float) -> Any:
         """One command of the lab's own account on a connection of its own."""
-        with self.client() as client:
+        with contextlib.closing(self.client()) as client:
             return ask(client, *words)
 
     def info(self, section: str = "server") -> dict[str, Any]:
-        with self.client() as client:
+        with contextlib.closing(self.client()) as client:
             return dict(ask(client, "INFO", section))
 
     def prove_own(self) -> None:

@@ -213,7 +213,7 @@ def _fill_own_slots(server: RedisServer) -> None:
     with server.client() as client:
         number = 0
         while int(client.info("memory")["used_memory"]) < 23 << 20:
-            for _ in range(300):
+            for _key in range(300):
                 number += 1
                 try:
                     client.execute_command("SET", f"cache:{number}", "x" * 4096)
