@@ -321,7 +321,8 @@ def hold_true(redis: Redis, wanted: Wanted, params: Params) -> Plan:
         verify=_verify(redis, walk, wanted, look),
         facts={"keyspace": _facts(walk, wanted, look, totals)},
         exact=False,
-        population=look.population,
+        # A walk may meet a key twice while the server resizes its table.
+        population=max(look.population, sum(step.count for step in steps)),
     )
 
 
