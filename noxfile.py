@@ -167,11 +167,12 @@ def importer(session: nox.Session) -> None:
 @nox.session
 @EACH_CORE
 def compat(session: nox.Session, core: str) -> None:
-    """The tests marked `compat` on every supported ansible-core, the first with old drivers."""
+    """Pure code, and the tests marked `compat`, on every supported ansible-core; the first with old drivers."""
     wanted = [CORES[core][1], "-r", "tests/requirements-test.txt", "-r", "requirements.txt"]
     oldest = ["--resolution", "lowest-direct"] if core == min(CORES) else []
     session.install(*oldest, *wanted)
-    pytest(session, "-m", "compat", "tests")
+    pytest(session, "tests/unit")
+    pytest(session, "-m", "compat", "--durations=5", "tests")
 
 
 @nox.session
