@@ -59,8 +59,9 @@ def fill_cache(
     written = 0
     with server.client() as client:
         evicted = _evicted(client)
-        # The last, small steps fill the room that a refused large batch leaves.
-        for batch in (500, 20, 1) if until == "oom" else (500,):
+    # The last, small steps fill the room that a refused large batch leaves: its answers, and its connection's buffers.
+    for batch in (500, 20, 1) if until == "oom" else (500,):
+        with server.client() as client:
             while _evicted(client) == evicted if until == "oom" else _used(client) < until:
                 accepted = _set_all(client, list(itertools.islice(names, batch)), value_size, ttl)
                 written += accepted
@@ -325,7 +326,7 @@ def _chunks(numbers: Iterable[int], size: int) -> Iterator[list[int]]:
 
 
 class Writer:
-    """An application that goes on writing: a ring of 1000 small keys `writer:<n>`, and what became of each write."""
+    """An application that goes on writing: a ring of 10,000 small keys `writer:<n>`, and what became of each write."""
 
     def __init__(self, server: RedisServer, interval: float) -> None:
         server.prove_own()
@@ -356,7 +357,7 @@ class Writer:
     def _run(self, server: RedisServer, interval: float) -> None:
         with server.client(socket_timeout=2, client_name="writer") as client:
             for number in itertools.count():
-                self._write(client, f"writer:{number % 1000}")
+                self._write(client, f"writer:{number % 10_000}")
                 if self._over.wait(interval):
                     return
 
