@@ -310,7 +310,7 @@ def start_replica_pair(
         primary = started(Recipe(scratch / "primary", base, password, detached=detached))
         follow = f"replicaof {HOST} {primary.port}"
         replica = started(Recipe(scratch / "replica", (*base, follow), password, detached=detached))
-        wait_until(lambda: _linked(replica), 15, "link between replica and primary")
+        wait_until(lambda: _linked(replica) and _online(primary), 15, "link between replica and primary")
     return ReplicaPair(primary, replica)
 
 
@@ -426,6 +426,11 @@ def _watch(primary: RedisServer, password: str | None) -> tuple[str, ...]:
 
 def _linked(replica: RedisServer) -> bool:
     return replica.info("replication").get("master_link_status") == "up"
+
+
+def _online(primary: RedisServer) -> bool:
+    """The primary learns last that its replica has all: with its first acknowledgement."""
+    return primary.info("replication").get("slave0", {}).get("state") == "online"
 
 
 def _sees_all(sentinel: RedisServer) -> bool:
