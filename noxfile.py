@@ -31,6 +31,9 @@ EACH_CORE = nox.parametrize(["python", "core"], [nox.param(CORES[core][0], core,
 # Sanity tests that cannot run from a package index alone.
 SKIPPED_SANITY = {"2.22": {"pylint": "its plugin is a download from outside the package index"}}
 
+# More would make the clocks in the tests of a small machine lie.
+TWO_AT_ONCE = ("--numprocesses=2", "--dist=loadgroup")
+
 NOTES = ROOT / ".cache/notes.txt"
 VENV_BIN = Path(sys.executable).parent
 
@@ -108,7 +111,7 @@ def unit(session: nox.Session) -> None:
 def servers(session: nox.Session) -> None:
     """Real servers: contract, modules, the five proofs of every runbook; and the house rules."""
     folders = ("contract", "integration", "runbooks", "house")
-    pytest(session, *(f"tests/{folder}" for folder in folders))
+    pytest(session, *TWO_AT_ONCE, "--durations=15", *(f"tests/{folder}" for folder in folders))
 
 
 @nox.session
@@ -167,11 +170,12 @@ def importer(session: nox.Session) -> None:
 @nox.session
 @EACH_CORE
 def compat(session: nox.Session, core: str) -> None:
-    """The tests marked `compat` on every supported ansible-core, the first with old drivers."""
+    """Pure code, and the tests marked `compat`, on every supported ansible-core; the first with old drivers."""
     wanted = [CORES[core][1], "-r", "tests/requirements-test.txt", "-r", "requirements.txt"]
     oldest = ["--resolution", "lowest-direct"] if core == min(CORES) else []
     session.install(*oldest, *wanted)
-    pytest(session, "-m", "compat", "tests")
+    pytest(session, "tests/unit")
+    pytest(session, *TWO_AT_ONCE, "-m", "compat", "--durations=5", "tests")
 
 
 @nox.session

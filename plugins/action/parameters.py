@@ -44,7 +44,8 @@ class ActionModule(ActionBase):
         job = variables.get("awx_job_id") or variables.get("tower_job_id")
         result |= {
             "changed": False,
-            "parameters": checked.validated_parameters,
+            # Left out, not null: before ansible-core 2.19 a template makes an empty string of null.
+            "parameters": {name: value for name, value in checked.validated_parameters.items() if value is not None},
             "run_id": os.environ.get("SRE_RUNBOOKS_RUN_ID") or str(job or f"{socket.gethostname()}-{os.getppid()}"),
         }
         return result

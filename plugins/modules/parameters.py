@@ -35,7 +35,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 parameters:
-  description: Every parameter of the runbook, with its value or default.
+  description:
+    - Every parameter of the runbook, with its value or default. One that has neither is left out, for C(default(omit)).
   returned: success
   type: dict
 run_id:

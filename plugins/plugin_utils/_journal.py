@@ -58,10 +58,10 @@ class Ran(NamedTuple):
 
     @property
     def phase(self) -> str:
-        head, bar, _ = self.name.partition(" | ")
+        head, mark, _words = self.name.partition(" | ")
         # A role puts its own name before the task's.
         word = head.rpartition(" : ")[2].strip().capitalize()
-        return word if bar and word in PHASES else ""
+        return word if mark and word in PHASES else ""
 
     @property
     def words(self) -> str:

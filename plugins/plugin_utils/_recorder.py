@@ -206,7 +206,7 @@ def _collection_version() -> str:
         try:
             with open(f"{root}/{name}", encoding="utf-8") as source:  # noqa: PTH123
                 words = (row.strip().strip(",").replace('"', "").partition(":") for row in source)
-                return next(value.strip() for key, _, value in words if key == "version")
+                return next(value.strip() for key, _colon, value in words if key == "version")
         except (OSError, StopIteration):
             continue
     return ""

@@ -17,7 +17,7 @@ def before_after(number: Number) -> str:
     rows = [("Before", number.before, "before"), ("Forecast", number.forecast, "forecast")]
     if number.measured is not None:
         rows.append(("Measured", number.measured, "after"))
-    top = max((abs(value) for _, value, _ in rows), default=0) or 1
+    top = max((abs(value) for _name, value, _kind in rows), default=0) or 1
     bars = (
         _row(row, name, 0, abs(value) / top, words=number.text(value), kind=kind)
         for row, (name, value, kind) in enumerate(rows)

@@ -171,7 +171,7 @@ def _trouble(trouble: Trouble) -> Html:
     undone = [tag("p", f"Undone: {words}", cls="note") for words in trouble.undone]
     tone = "warn" if trouble.refused or not trouble.final else "bad"
     kind = f" ({trouble.kind})" if trouble.kind else ""
-    title = tag("h3", f"{word} at “{trouble.task}”{kind}{over}")
+    title = tag("h3", f"{word} at \u201c{trouble.task}\u201d{kind}{over}")
     return tag("section", title, tag("p", trouble.message), *hint, *undone, cls=f"trouble {tone}")
 
 

@@ -112,7 +112,7 @@ def environment(scratch: Path) -> dict[str, str]:
 def load(regime: str) -> Iterator[None]:
     """`loaded`: one busy loop for each core, at the priority of all others, from outside the measured work."""
     count = (os.cpu_count() or 1) if regime == "loaded" else 0
-    loops = [subprocess.Popen([sys.executable, "-I", "-S", "-c", "while True: pass"]) for _ in range(count)]
+    loops = [subprocess.Popen([sys.executable, "-I", "-S", "-c", "while True: pass"]) for _core in range(count)]
     try:
         yield
     finally:

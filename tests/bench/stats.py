@@ -73,7 +73,7 @@ def mebibytes(value: float) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, the first column to the left, the others to the right."""
-    marks = ["---", *("---:" for _ in head[1:])]
+    marks = ["---", *("---:" for _word in head[1:])]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, marks, *rows))
 
 

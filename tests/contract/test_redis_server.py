@@ -18,6 +18,7 @@ from tests.lab.redis_servers import start_single
 from tests.lab.world import Lab
 
 redis_session_lab = fixtures.redis_session_lab
+pytestmark = pytest.mark.compat
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.redis)])

@@ -153,10 +153,13 @@ def test_a_runbook_names_its_phases_alike_and_in_order(path: Path) -> None:
 
 @named
 def test_a_parameter_of_the_specification_is_used(path: Path) -> None:
-    """A parameter that nothing reads would be a promise that nobody keeps."""
+    """A parameter that nothing reads would be a promise that nobody keeps; one that is not there, a silent default."""
     options = yaml.safe_load(path.with_suffix(".meta.yml").read_text())["argument_specs"][path.stem]["options"]
     text = path.read_text()
     assert not [name for name in options if not re.search(rf"\b{name}\b", text)]
+    assert set(re.findall(r"\bwant\.(\w+)", text)) <= set(options)
+    optional = [name for name, option in options.items() if not {"default", "required"} & set(option)]
+    assert not [name for name in optional if re.search(rf"\bwant\.{name}\b(?! \| default\()", text)]
 
 
 def test_generated_files_are_fresh() -> None:

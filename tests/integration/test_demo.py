@@ -15,7 +15,8 @@ import pytest
 
 from tests.support import ROOT
 
-pytestmark = [pytest.mark.redis, pytest.mark.slow]
+# Both use the one `.lab/demo` of this clone.
+pytestmark = [pytest.mark.redis, pytest.mark.slow, pytest.mark.xdist_group("demo")]
 
 COMMAND = [sys.executable, "-m", "tests.demo"]
 

@@ -36,7 +36,9 @@ def examples(name: str) -> list[dict[str, Any]]:
 
 def aimed(task: dict[str, Any], server: RedisServer) -> dict[str, Any]:
     """The task with its connection turned to the lab; everything else as it is printed."""
-    module = next(key for key in task if key.startswith("sre.runbooks."))
+    module = next((key for key in task if key.startswith("sre.runbooks.")), None)
+    if module is None:  # it shows what to do with a result
+        return task
     places = {"url", "host", "port", "db", "username", "password", "tls", "ca_cert", "sentinels", "sentinel_service"}
     kept = {key: value for key, value in (task[module] or {}).items() if key not in places | {"expect_host"}}
     return {**task, module: {**kept, **(server.connection() if module != "sre.runbooks.parameters" else {})}}

@@ -360,7 +360,7 @@ class TestCommandLine:
         assert set(groups["redis"]["hosts"]) == {"redis-acl", "redis-single"}
         host = groups["redis"]["hosts"]["redis-acl"]
         assert host["ansible_connection"] == "local"
-        with redis.Redis(**host["redis_connection"]) as client:
+        with contextlib.closing(redis.Redis(**host["redis_connection"])) as client:
             assert client.ping()
 
     def test_replaces_a_topology_that_lost_a_server(self, tmp_path: Path) -> None:

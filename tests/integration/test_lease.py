@@ -162,7 +162,8 @@ def test_on_a_cluster_it_goes_where_its_slot_is(redis_cluster: Cluster) -> None:
 
 def test_through_sentinels(redis_sentinel: SentinelSet) -> None:
     sentinels = [f"127.0.0.1:{server.port}" for server in redis_sentinel.sentinels]
-    found = call("lease", name="x", owner="A", sentinels=sentinels, sentinel_service=redis_sentinel.name)
+    way = {"sentinels": sentinels, "sentinel_service": redis_sentinel.name}
+    found = call("lease", **{"name": "x", "owner": "A", **way})
     assert found["lease"]["ours"] is True
     assert redis_sentinel.primary.command("EXISTS", KEY) == 1
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import pytest
 
-from tests.lab.fixtures import *  # noqa: F403
 from tests.lab.redis_servers import RedisServer
 from tests.support import ROOT
 
@@ -115,6 +114,7 @@ CHANGE = {"name": "Mitigate | Change", "ansible.builtin.command": "true"}
 CHECK = {"name": "Verify | Holds", "ansible.builtin.assert": {"that": ["true"]}}
 
 
+@pytest.mark.compat
 def test_a_healthy_run(bench: Bench, redis_single: RedisServer) -> None:
     ended = bench.run([look(redis_single)])
     assert ended.rc == 0
@@ -142,6 +142,7 @@ def test_a_change_is_mended_only_when_proved(bench: Bench, redis_single: RedisSe
     assert bench.run([look(redis_single), CHANGE]).outcome == "unverified"
 
 
+@pytest.mark.compat
 def test_rescue_ignore_loop_and_skip(bench: Bench, redis_single: RedisServer) -> None:
     tasks = [
         look(redis_single),
@@ -162,6 +163,7 @@ def test_rescue_ignore_loop_and_skip(bench: Bench, redis_single: RedisServer) ->
     assert "Not needed: Last rung" in (ended.folder / "report.md").read_text()
 
 
+@pytest.mark.compat
 def test_a_failure_and_a_refusal(bench: Bench, redis_single: RedisServer) -> None:
     ended = bench.run([look(redis_single), CHANGE, say("Mitigate | Harder", "it broke")])
     assert (ended.rc, ended.outcome) == (2, "failed")
@@ -194,6 +196,7 @@ def test_check_mode_changes_nothing_and_says_so(bench: Bench, redis_single: Redi
     assert "localhost: check only." in ended.output
 
 
+@pytest.mark.compat
 def test_no_secret_anywhere(bench: Bench, redis_single: RedisServer) -> None:
     url = f"redis://app:{CANARY}@127.0.0.1:{redis_single.port}/0"
     tasks = [

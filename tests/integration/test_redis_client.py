@@ -150,7 +150,7 @@ def test_finds_the_pool_that_comes_back(redis_single: RedisServer) -> None:
                     except OSError:
                         break
 
-    pool = [Thread(target=stay_connected) for _ in range(8)]
+    pool = [Thread(target=stay_connected) for _one in range(8)]
     for thread in pool:
         thread.start()
     try:

@@ -170,6 +170,7 @@ def test_the_wrong_server_is_refused(limited: RedisServer) -> None:
     assert "failed" not in look(limited, expect_host=r"127\.0\.0\.1:\d+")
 
 
+@pytest.mark.compat
 def test_shipped_and_in_process_alike(redis_replica: ReplicaPair) -> None:
     options = {"sections": ["replication", "persistence", "databases"], **redis_replica.primary.connection()}
     task = {"sre.runbooks.redis_info": options}

@@ -38,11 +38,7 @@ def full(redis_lab: Lab) -> RedisServer:
 def wasteful(redis_single: RedisServer) -> RedisServer:
     """Nothing in use, and the allocator has not yet given back what was."""
     faults.add_bystanders(redis_single)
-    with redis_single.client() as client:
-        for number in range(150):
-            client.set(f"big:{number}", b"x" * MIB)
-        client.delete(*(f"big:{number}" for number in range(150)))
-    wait_until(lambda: memory(redis_single, "used_memory") < 10 * MIB, 5, "deletion")
+    faults.waste(redis_single, 150)
     wait_until(lambda: memory(redis_single, "allocator_rss_bytes") > 20 * MIB, 5, "waste")
     return redis_single
 

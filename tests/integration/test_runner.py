@@ -77,6 +77,7 @@ def _check(artifact: Path, patient: RedisServer, reports: Path) -> None:
     assert (reports / "4711" / "report.html").exists()
 
 
+@pytest.mark.compat
 def test_run(job: Path, patient: RedisServer, tmp_path: Path) -> None:
     command = [*RUNNER, "run", str(job), "-p", "playbooks/redis_memory_full.yml", "--quiet"]
     subprocess.run(command, check=False, stdin=subprocess.DEVNULL, timeout=120, env=ENVIRONMENT)

@@ -59,8 +59,10 @@ def fill_cache(
     written = 0
     with server.client() as client:
         evicted = _evicted(client)
-        # The last, small steps fill the room that a refused large batch leaves.
-        for batch in (500, 20, 1) if until == "oom" else (500,):
+    # The last, small steps fill the room that a large batch leaves when it is refused, and when its connection goes.
+    for batch in (500, 20, 1) if until == "oom" else (500,):
+        with server.client() as client:
+            number = client.client_id()
             while _evicted(client) == evicted if until == "oom" else _used(client) < until:
                 accepted = _set_all(client, list(itertools.islice(names, batch)), value_size, ttl)
                 written += accepted
@@ -68,7 +70,13 @@ def fill_cache(
                     break
                 if written * value_size > 2 * limit:
                     raise LabError(f"still not full after {written} keys of {value_size} bytes")
+        _wait_until_gone(server, number)
     return written
+
+
+def _wait_until_gone(server: RedisServer, number: int) -> None:
+    """Until the server has given back what it held for a connection that was closed."""
+    wait_until(lambda: not server.command("CLIENT", "LIST", "ID", number), 10, f"end of client {number}", pause=0.001)
 
 
 def _evicted(client: redis.Redis) -> int:
@@ -325,7 +333,7 @@ def _chunks(numbers: Iterable[int], size: int) -> Iterator[list[int]]:
 
 
 class Writer:
-    """An application that goes on writing: a ring of 1000 small keys `writer:<n>`, and what became of each write."""
+    """An application that goes on writing: a ring of 10,000 small keys `writer:<n>`, and what became of each write."""
 
     def __init__(self, server: RedisServer, interval: float) -> None:
         server.prove_own()
@@ -356,7 +364,7 @@ class Writer:
     def _run(self, server: RedisServer, interval: float) -> None:
         with server.client(socket_timeout=2, client_name="writer") as client:
             for number in itertools.count():
-                self._write(client, f"writer:{number % 1000}")
+                self._write(client, f"writer:{number % 10_000}")
                 if self._over.wait(interval):
                     return
 
@@ -395,6 +403,18 @@ def fragment(server: RedisServer, mb: int, prefix: str = "frag:") -> float:
             client.delete(*(f"{prefix}{number}" for number in chunk))
         time.sleep(0.3)  # the server samples its allocator ten times a second
         return float(ask(client, "INFO", "memory")["allocator_frag_ratio"])
+
+
+def waste(server: RedisServer, mb: int) -> None:
+    """Write and delete `mb` MiB in large values: for some seconds the allocator holds pages that hold nothing."""
+    server.prove_own()
+    before = int(server.info("memory")["used_memory"])
+    names = [f"waste:{number}" for number in range(mb)]
+    with server.client() as client:
+        for name in names:
+            client.set(name, b"x" * _MIB)
+        client.unlink(*names)
+    wait_until(lambda: server.info("memory")["used_memory"] < before + _MIB, 5, "deletion")
 
 
 class OutputBufferHog(ClientFlood):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fixtures for a conftest: `from tests.lab.fixtures import *`.
+"""Fixtures for a conftest, which names those it lends: `redis_single = fixtures.redis_single`.
 
 `redis_lab` starts what a test asks for. The named ones are fresh for each test, but for the cluster and the
 sentinels, which cost seconds: those are shared by the session and emptied, so do not kill their servers.
@@ -29,23 +29,6 @@ from tests.lab.world import Lab, lab
 
 if TYPE_CHECKING:  # psycopg2 is for those who ask for a PostgreSQL server
     from tests.lab.postgres_servers import PostgresPair, PostgresServer
-
-__all__ = [
-    "postgres_lab",
-    "postgres_pair",
-    "postgres_single",
-    "redis_acl",
-    "redis_cluster",
-    "redis_lab",
-    "redis_replica",
-    "redis_sentinel",
-    "redis_session_lab",
-    "redis_shared_cluster",
-    "redis_shared_sentinel",
-    "redis_single",
-    "redis_tls",
-]
-
 
 def _lab_of(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A lab whose logs stay when a test failed meanwhile."""

@@ -121,11 +121,11 @@ class RedisServer:
 
     def command(self, *words: str | bytes | int | float) -> Any:
         """One command of the lab's own account on a connection of its own."""
-        with self.client() as client:
+        with contextlib.closing(self.client()) as client:
             return ask(client, *words)
 
     def info(self, section: str = "server") -> dict[str, Any]:
-        with self.client() as client:
+        with contextlib.closing(self.client()) as client:
             return dict(ask(client, "INFO", section))
 
     def prove_own(self) -> None:
@@ -310,7 +310,7 @@ def start_replica_pair(
         primary = started(Recipe(scratch / "primary", base, password, detached=detached))
         follow = f"replicaof {HOST} {primary.port}"
         replica = started(Recipe(scratch / "replica", (*base, follow), password, detached=detached))
-        wait_until(lambda: _linked(replica), 15, "link between replica and primary")
+        wait_until(lambda: _linked(replica) and _online(primary), 15, "link between replica and primary")
     return ReplicaPair(primary, replica)
 
 
@@ -426,6 +426,11 @@ def _watch(primary: RedisServer, password: str | None) -> tuple[str, ...]:
 
 def _linked(replica: RedisServer) -> bool:
     return replica.info("replication").get("master_link_status") == "up"
+
+
+def _online(primary: RedisServer) -> bool:
+    """The primary learns last that its replica has all: with its first acknowledgement."""
+    return primary.info("replication").get("slave0", {}).get("state") == "online"
 
 
 def _sees_all(sentinel: RedisServer) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -62,7 +63,8 @@ class Runbook:
                     time.sleep(0.005)
                 assert running.poll() is None, "the run ended before it could be killed"
             finally:
-                os.killpg(running.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it ended, which was said above
+                    os.killpg(running.pid, signal.SIGKILL)
                 running.wait()
 
 

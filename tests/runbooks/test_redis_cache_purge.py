@@ -35,6 +35,7 @@ def others(server: RedisServer) -> list[bytes]:
         return sorted(key for key in client.scan_iter(count=1000) if not key.startswith(b"cache:"))
 
 
+@pytest.mark.compat
 def test_break_and_mend(patient: RedisServer) -> None:
     before = others(patient)
     result = purge(patient).run()

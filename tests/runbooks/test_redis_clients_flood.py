@@ -51,6 +51,7 @@ def names(server: RedisServer) -> dict[str, int]:
     return found
 
 
+@pytest.mark.compat
 def test_break_and_mend(pair: ReplicaPair, patient: RedisServer) -> None:
     result = close(patient).run()
     assert result.rc == 0, result.stdout
@@ -80,7 +81,7 @@ def test_check_tells_the_truth(patient: RedisServer) -> None:
 def test_killed_half_way(patient: RedisServer) -> None:
     with patient.client() as client:
         close(patient).run_and_kill(lambda: int(client.info("clients")["connected_clients"]) < 235)
-    result = close(patient, redis_clients_ratio=0.1).run()
+    result = close(patient, redis_clients_ratio=0.1, redis_settle=2).run()
     assert result.rc != 0 or names(patient).get("app") is None
     assert names(patient) == {"billing": 10, "app-worker": 20, "app-news": 20}
 
@@ -90,12 +91,13 @@ def test_wrong_cause_a_flood_of_workers(pair: ReplicaPair) -> None:
     with faults.block_workers(pair.primary, 250, "app-worker"):
         time.sleep(2.1)
         before = names(pair.primary)
-        result = close(pair.primary).run()
+        result = close(pair.primary, redis_settle=2).run()
         assert result.rc != 0
         assert "redis.clients_high" in message(result)
         assert (changes(result), names(pair.primary)) == ([], before)
 
 
+@pytest.mark.compat
 def test_nobody_is_named(patient: RedisServer) -> None:
     before = names(patient)
     result = close(patient, redis_client_name=None).run()

@@ -36,10 +36,12 @@ def bystanders(server: RedisServer) -> list[Fingerprint]:
 
 
 def ratio(server: RedisServer) -> float:
+    """What the server holds against its limit: buffers for its replicas do not count."""
     memory = server.info("memory")
-    return float(memory["used_memory"] / memory["maxmemory"])
+    return float((memory["used_memory"] - memory["mem_not_counted_for_evict"]) / memory["maxmemory"])
 
 
+@pytest.mark.compat
 def test_break_and_mend_a_cache_that_is_too_big(patient: RedisServer) -> None:
     before = bystanders(patient)
     with faults.writer(patient) as writing:
@@ -58,6 +60,7 @@ def test_break_and_mend_a_cache_that_is_too_big(patient: RedisServer) -> None:
     assert measured["bytes"] > 0
 
 
+@pytest.mark.compat
 def test_again(patient: RedisServer) -> None:
     faults.fill_cache(patient)
     runbook = relieve(patient, redis_disposable=["cache:*"])
@@ -66,6 +69,7 @@ def test_again(patient: RedisServer) -> None:
     assert (second.rc, changes(second), second.changed) == (0, [], False)
 
 
+@pytest.mark.compat
 def test_check_tells_the_truth(patient: RedisServer) -> None:
     faults.fill_cache(patient)
     runbook = relieve(patient, redis_disposable=["cache:*"])
@@ -182,12 +186,15 @@ def test_a_cap_that_takes_hours_is_no_remedy_for_now(patient: RedisServer) -> No
 def test_break_and_mend_fragmentation(redis_lab: Lab) -> None:
     server = redis_lab.start(start_single, config={"maxmemory": "256mb"})
     faults.fragment(server, 80)
+    faults.waste(server, 150)
+    wait_until(lambda: server.info("memory")["allocator_rss_bytes"] > 20 << 20, 5, "waste")
     rss = server.info("memory")["used_memory_rss"]
     # As in a container whose limit is just above what is resident.
     result = relieve(server, redis_host_memory=str(int(rss * 1.2))).run()
     assert "redis.fragmentation" in findings(result)
     assert result.rc == 0, result.stdout
-    assert server.info("memory")["used_memory_rss"] <= rss
+    assert result.result("Mitigate | Purge the allocator")["changed"] is True
+    assert server.info("memory")["used_memory_rss"] < rss - (10 << 20)
 
 
 def test_a_policy_that_cannot_evict_is_named(redis_lab: Lab) -> None:
@@ -213,7 +220,7 @@ def _fill_own_slots(server: RedisServer) -> None:
     with server.client() as client:
         number = 0
         while int(client.info("memory")["used_memory"]) < 23 << 20:
-            for _ in range(300):
+            for _key in range(300):
                 number += 1
                 try:
                     client.execute_command("SET", f"cache:{number}", "x" * 4096)

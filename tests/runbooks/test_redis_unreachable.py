@@ -101,6 +101,7 @@ def test_break_and_mend_memory_that_is_full(redis_lab: Lab) -> None:
     assert "redis.unwritable.oom" in reach(server.connection())
 
 
+@pytest.mark.compat
 def test_again(redis_single: RedisServer) -> None:
     redis_single.stop()
     connection = redis_single.connection()

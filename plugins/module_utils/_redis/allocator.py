@@ -16,6 +16,9 @@ from .replies import number, parse_info
 #: What a purge must promise to be worth it: below this the allocator holds no more than it works with.
 WORTH_IT = 4 * 1024 * 1024
 
+#: Share of resident memory that jemalloc may keep for its own books. INFO counts it among the pages that hold nothing.
+_BOOKS = 1 / 16
+
 
 @dataclass(frozen=True, slots=True)
 class Allocator:
@@ -41,7 +44,8 @@ def look(server: Server, host_memory: int = 0) -> Allocator:
     memory = read_memory(server, info, host_memory)
     # Pages that hold nothing any more, of which the kernel may have taken some back already. What is
     # scattered inside used pages, no purge can free.
-    purgeable = min(max(0, number(info, "allocator_rss_bytes")), memory.fragmentation_bytes)
+    empty = number(info, "allocator_rss_bytes") - int(memory.rss * _BOOKS)
+    purgeable = max(0, min(empty, memory.fragmentation_bytes))
     return Allocator(server, memory, info.get("mem_allocator", ""), purgeable)
 
 

@@ -205,11 +205,13 @@ class Counter(Protocol):
     """How one slice is added up; returns the next cursor with the sums."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the result calls it."""
 
     def slice(
         self, server: Server, question: Question, cursor: bytes, count: int, threshold: int
-    ) -> tuple[bytes, Census]: ...
+    ) -> tuple[bytes, Census]:
+        """Looks at about C(count) keys from a cursor on."""
 
 
 @dataclass(frozen=True, slots=True)

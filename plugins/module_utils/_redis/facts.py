@@ -236,7 +236,7 @@ def _costs(reading: _Reading) -> tuple[CommandCost, ...]:
 def _latency(reading: _Reading) -> tuple[Latency, ...]:
     return tuple(
         Latency(text(event), int(at), int(latest), int(worst))
-        for event, at, latest, worst, *_ in reading.server.call("LATENCY", "LATEST")
+        for event, at, latest, worst, *_more in reading.server.call("LATENCY", "LATEST")
     )
 
 

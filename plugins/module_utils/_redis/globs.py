@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
 from .._core.errors import bad_parameter
 
 #: One place of a pattern: the bytes that may stand there, or None for a star.
-Place = frozenset[int] | None
+Place: TypeAlias = "frozenset[int] | None"
 
 _ANY = frozenset(range(256))
 _MAGIC = frozenset(b"*?[]\\^-")

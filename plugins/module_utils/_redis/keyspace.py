@@ -285,15 +285,14 @@ class Look:
         if self.over is None:
             return sum(tally.matched for tally in self.tallies[at])
         return sum(
-            min(tally.matched, ceil(self._left(at, server) / _average(tally)))
-            for server, tally in enumerate(self.tallies[at])
+            min(tally.matched, ceil(self._left(at, server, over) / _average(tally)))
+            for server, (tally, over) in enumerate(zip(self.tallies[at], self.over, strict=True))
         )
 
-    def _left(self, at: int, server: int) -> int:
-        """Bytes still to go on a server when it is this selection's turn."""
-        assert self.over is not None
+    def _left(self, at: int, server: int, over: int) -> int:
+        """Of the bytes that have to go on a server, those that are left when it is this selection's turn."""
         earlier = [tallies[server] for tallies in self.tallies[:at]]
-        return max(0, self.over[server] - sum(tally.matched * _average(tally) for tally in earlier))
+        return max(0, over - sum(tally.matched * _average(tally) for tally in earlier))
 
 
 def _average(tally: Tally) -> int:
@@ -322,7 +321,8 @@ def hold_true(redis: Redis, wanted: Wanted, params: Params) -> Plan:
         verify=_verify(redis, walk, wanted, look),
         facts={"keyspace": _facts(walk, wanted, look, totals)},
         exact=False,
-        population=look.population,
+        # A walk may meet a key twice while the server resizes its table.
+        population=max(look.population, sum(step.count for step in steps)),
     )
 
 

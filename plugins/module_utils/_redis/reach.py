@@ -58,13 +58,21 @@ class Way:
     now: datetime
     address: Address = field(default_factory=Address)
     places: tuple[str, ...] = ()
-    server: Server | None = None
     #: How the server refused the first command; None where it answered.
     refusal: OpsError | None = None
     info: Mapping[str, str] = field(default_factory=dict)
     rights: Mapping[str, bool] | None = None
     findings: list[Finding] = field(default_factory=list)
     open: Callable[[Address], Server] = DriverServer
+    _opened: Server | None = None
+
+    @property
+    def server(self) -> Server:
+        """The server at the end of the way; the first stage that speaks to it opens the connection."""
+        if self._opened is None:
+            self._opened = self.open(self.address)
+            self.stack.callback(self._opened.close)
+        return self._opened
 
     def note(self, id_: str, severity: Severity, evidence: Mapping[str, Any], suggest: str) -> None:
         self.findings.append(Finding(id_, severity, self.address.name, evidence, suggest))
@@ -156,11 +164,9 @@ def _tls(way: Way) -> str | None:
 
 def _auth(way: Way) -> str | None:
     """Sends the first command. What it is refused for may belong to a later stage."""
-    way.server = server = way.open(way.address)
-    way.stack.callback(server.close)
     try:
         # Not PING: that is refused, as a write is, while snapshots fail.
-        server.call("ECHO", "sre.runbooks")
+        way.server.call("ECHO", "sre.runbooks")
     except Exception as error:
         way.refusal = _told_better(way, error)
         if way.refusal.code in _AUTH or way.refusal.code == "tls":
@@ -193,7 +199,6 @@ def _acl(way: Way) -> str | None:
     """What this user may do, asked and not tried."""
     if way.refusal is not None and way.refusal.code != "acl":
         return None
-    assert way.server is not None
     way.info = parse_info(way.server.call("INFO"))
     seen = read_facts(way.server, way.info, Look(frozenset({"rights"})))
     way.rights = seen.rights
@@ -210,7 +215,6 @@ def _acl(way: Way) -> str | None:
 
 
 def _serving(way: Way) -> str:
-    assert way.server is not None
     if way.refusal is not None and way.refusal.code != "acl":
         raise _with_details(way.refusal, way.server)
     try:
@@ -247,7 +251,6 @@ def _reworded(error: OpsError, message: str) -> OpsError:
 
 def _whole_cluster(way: Way) -> None:
     """Asks every primary: each answers for its own slots only, and a client has to reach all of them."""
-    assert way.server is not None
     nodes = parse_nodes(text(way.server.call("CLUSTER", "NODES")), way.address.host)
     problems = {f"{node.host}:{node.port}": _part_of_cluster(way, node) for node in nodes if "master" in node.flags}
     wrong = {name: words for name, words in problems.items() if words}
@@ -262,7 +265,6 @@ def _part_of_cluster(way: Way, node: Node) -> str:
     if node.flags & {"fail", "noaddr", "handshake"}:
         return "the cluster holds it for failed" if node.slots else ""
     server = way.server if node.myself else way.open(replace(way.address, host=node.host, port=node.port))
-    assert server is not None
     try:
         found = parse_info(server.call("CLUSTER", "INFO"))
     except Exception as error:
@@ -281,7 +283,6 @@ def _part_of_cluster(way: Way, node: Node) -> str:
 
 def _writes(way: Way) -> str:
     """What would refuse a write, by the server's own numbers."""
-    assert way.server is not None
     for look in (_replica, _misconf, _oom, _noreplicas):
         problem = look(way.info, way.server)
         if problem:

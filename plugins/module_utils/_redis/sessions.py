@@ -105,7 +105,7 @@ class Place:
         try:
             return cls(network=ip_network(words.strip("[]"), strict=False))
         except ValueError:
-            host, _, port = words.rpartition(":")
+            host, _colon, port = words.rpartition(":")
         if not port.isdigit():
             hint = "Write a network such as 10.0.0.0/8, an address, or address:port."
             raise bad_parameter(option, f"{words!r} is not an address", hint)

@@ -113,9 +113,11 @@ class Way(Protocol):
     """How slices are carried out."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the result calls it."""
 
-    def slice(self, server: Server, selection: Selection, order: Order, cursor: bytes) -> Tally: ...
+    def slice(self, server: Server, selection: Selection, order: Order, cursor: bytes) -> Tally:
+        """Looks at the next keys from a cursor on, and does what is ordered."""
 
 
 def way_of(server: Server, *, clustered: bool, conditional: bool) -> Way:

@@ -18,6 +18,7 @@ from ansible_collections.sre.runbooks.plugins.module_utils._core.plan import (
     Finding,
     Forecast,
     Plan,
+    Progress,
     Severity,
     Step,
     Target,
@@ -176,7 +177,9 @@ def test_a_subject_that_has_gone_is_spared_with_its_reason() -> None:
 
 def test_bulk_work_that_stops_early_is_partial() -> None:
     def half(lamp: Lamp, _wanted: Params) -> Plan:
-        act = lambda _say: Done(3, finished=False, note="deadline of 1 s")  # noqa: E731
+        def act(_say: Progress) -> Done:
+            return Done(3, finished=False, note="deadline of 1 s")
+
         return Plan(target=TARGET, steps=(Step("a*", "switch all on", act, Undo("cannot"), count=9),))
 
     result = execute(door(Lamp(), half), {}, check_mode=False)

@@ -158,7 +158,7 @@ def test_a_line_is_bounded_whatever_comes() -> None:
     line = journal.make_line(STAMP, WORK, {"event": "acted", "actions": nested, "undo": [{"words": nested}] * 500})
     assert len(journal.encoded(line)) < 2 * journal.WIDEST
     deep: Any = {}
-    for _ in range(100):
+    for _level in range(100):
         deep = {"x": deep}
     json.dumps(journal.make_line(STAMP, WORK, {"event": "acted", "deep": deep}))
 

@@ -62,7 +62,7 @@ def test_a_mended_incident() -> None:
     assert [phase.name for phase in found.phases] == ["Diagnose", "Guard", "Mitigate", "Verify"]
     assert found.phases[0].start == 0
     assert ("memory ratio", "99%", "61%") in found.shifts
-    assert [source for _, source in found.advice] == ["redis.slow_commands"]
+    assert [source for _words, source in found.advice] == ["redis.slow_commands"]
 
 
 def test_check_mode_names_the_plan_to_approve() -> None:
@@ -120,7 +120,8 @@ def test_a_fleet_has_a_table_first() -> None:
     assert report.hosts[1].seconds < 1
     page = Page(as_html(report))
     assert "Nothing could be looked at." in page.text
-    assert [name for name, _ in page.tags].index("table") < [name for name, _ in page.tags].index("article")
+    tags = [name for name, _attributes in page.tags]
+    assert tags.index("table") < tags.index("article")
     assert "| cache-c | redis\\_memory\\_full | failed |" in as_markdown(report)
 
 
@@ -172,10 +173,10 @@ def hostile() -> Report:
 def test_hostile_names_stay_text_in_html() -> None:
     html = as_html(hostile())
     page = Page(html)
-    assert "script" not in {name for name, _ in page.tags}
+    assert "script" not in {name for name, _attributes in page.tags}
     assert "cart:<script>alert(1)</script>" in page.text
     assert "\u202e" not in html
-    assert not [attrs for _, attrs in page.tags if any(name.startswith("on") for name in attrs)]
+    assert not [attrs for _name, attrs in page.tags if any(name.startswith("on") for name in attrs)]
 
 
 def test_hostile_names_stay_text_in_markdown() -> None:
@@ -192,7 +193,7 @@ def test_a_code_span_cannot_be_left() -> None:
 
 def test_the_page_needs_nothing_else() -> None:
     html = as_html(read_report(samples.mended().lines))
-    names = {name for name, _ in Page(html).tags}
+    names = {name for name, _attributes in Page(html).tags}
     assert not names & {"script", "link", "img", "iframe", "form", "a"}
     assert "url(" not in html
     assert "default-src 'none'" in html

@@ -54,6 +54,21 @@ def test_bytes_are_exact_when_every_key_was_measured() -> None:
     assert many["keyspace"]["bytes_estimated"] == pytest.approx(2000 * 166, rel=0.05)
 
 
+class Resizing(FakeServer):
+    """As a server that has just lost many keys: SCAN shows some twice, so that more are met than there are."""
+
+    def call(self, *command: Any) -> Any:
+        return 90 if command[0] == "DBSIZE" else super().call(*command)
+
+
+def test_keys_met_twice_are_no_more_than_all() -> None:
+    server = Resizing()
+    for number in range(100):
+        server.call("SET", f"cache:{number}", "x")
+    assert run(server, match=["cache:*"])["changed"] is True
+    assert not server.keys
+
+
 def test_plan_id_is_the_class_and_its_number() -> None:
     first, second = (run(seeded(count), match=["cache:*"], check_mode=True)["plan"]["id"] for count in (100, 90))
     assert first.split(".")[0] == second.split(".")[0]

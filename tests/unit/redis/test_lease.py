@@ -61,7 +61,7 @@ class TestController:
         spawn(20, 1, *WORKER)
         spawn(30, 20, *WORKER)
         spawn(40, 30, "/bin/sh", "-c", "python3 AnsiballZ_lease.py && sleep 0")
-        spawn(50, 40, "python3", "/root/.ansible/tmp/x/AnsiballZ_lease.py")
+        spawn(50, 40, "python3", "/home/ops/.ansible/tmp/x/AnsiballZ_lease.py")
         assert proc.controller(50) == 20
 
     def test_the_inner_of_two_playbooks_counts(self, proc: Processes, spawn: Spawn) -> None:

@@ -32,7 +32,8 @@ class Willing(FakeServer):
 class Line:
     """What a dialed connection has to do here."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 @pytest.fixture(autouse=True)
