@@ -15,7 +15,7 @@ from .client import Postgres
 from .setting_hazards import refuse_hazards
 from .setting_rights import require
 from .setting_scopes import Situation, look, refuse_misplaced, store
-from .settings import Known, canonical, is_secret, written
+from .settings import Known, canonical, is_secret, stored_form, written
 
 #: Contexts of settings that a session keeps from its start.
 _FROM_THE_START = frozenset({"backend", "superuser-backend"})
@@ -43,9 +43,7 @@ class Change:
     @property
     def text(self) -> str | None:
         """The wanted value as the server stores it."""
-        if self.texts is None or len(self.texts) == 1:
-            return self.texts[0] if self.texts else None
-        return ", ".join(f'"{name}"' for name in self.texts)
+        return None if self.texts is None else stored_form(self.known, self.texts)
 
     @property
     def outcome(self) -> str:
@@ -118,7 +116,10 @@ def prepare(postgres: Postgres, now: Situation, value: Any, *, reload: bool, con
     if change.text is not None:
         canonical(now.known, change.text)
     if change.is_needed and (change.text is not None or now.scope.is_system):
-        refuse_hazards(now.known, change.outcome, everybody=now.scope.is_system, confirm=confirm)
+        # What the server has already needs no confirming: this only takes back what waits for a restart.
+        settled = now.scope.is_system and now.holds(change.outcome)
+        given = now.known.name if settled else confirm
+        refuse_hazards(now.known, change.outcome, everybody=now.scope.is_system, confirm=given)
     if change.is_needed and change.text is not None and _can_be_tried(now.known):
         # The server's own check of the text, undone with the statement.
         values = {"name": now.known.name, "value": change.text}

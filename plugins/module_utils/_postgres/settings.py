@@ -118,6 +118,17 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
+def stored_form(known: Known, texts: Sequence[str]) -> str:
+    """The same as one text, as the server would store it."""
+    if known.lower not in NAME_LISTS:
+        return texts[0]
+    return ", ".join(name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else _quoted(name) for name in texts)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
 def names_of(text: str) -> tuple[str, ...]:
     """The elements of C(a, "B c") without their quotes; where there are none, in lower case as the server has it."""
     found = re.findall(r'\s*(?:"((?:[^"]|"")*)"|([^",]*))\s*(?:,|$)', text)
