@@ -18,7 +18,6 @@ psycopg2 = pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
 
 from tests.lab import postgres_faults as faults  # noqa: E402
 from tests.lab.cli import main  # noqa: E402
-from tests.lab.fixtures import *  # noqa: E402, F403
 from tests.lab.postgres_servers import (  # noqa: E402
     ROLES,
     PostgresPair,

@@ -13,7 +13,6 @@ pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
 
 from ansible_collections.sre.runbooks.plugins.module_utils._postgres import facts
 from tests.lab import postgres_faults as faults
-from tests.lab.fixtures import *  # noqa: F403
 from tests.lab.postgres_servers import (
     PostgresPair,
     PostgresServer,

@@ -15,7 +15,6 @@ import pytest
 
 pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
 
-from tests.lab.fixtures import *  # noqa: F403
 from tests.lab.postgres_faults import fill_connections
 from tests.lab.postgres_servers import (
     PostgresPair,

@@ -30,6 +30,7 @@ from tests.lab.world import Lab, lab
 if TYPE_CHECKING:  # psycopg2 is for those who ask for a PostgreSQL server
     from tests.lab.postgres_servers import PostgresPair, PostgresServer
 
+
 def _lab_of(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A lab whose logs stay when a test failed meanwhile."""
     failed_before = request.session.testsfailed

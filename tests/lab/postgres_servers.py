@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Self
 from urllib.parse import quote
 
@@ -46,16 +47,18 @@ SUPERUSER = "postgres"
 OPERATOR = "operator"
 OWNER = "app"
 APPLICATION = "lab"  # of the lab's own connections: the witness leaves them out
-ROLES: Mapping[str, str] = {
-    OPERATOR: "SUPERUSER",
-    OWNER: "",
-    "monitor": "IN ROLE pg_monitor",
-    "signaller": "IN ROLE pg_monitor, pg_signal_backend",
-    "nobody_special": "",
-}
+ROLES: Mapping[str, str] = MappingProxyType(
+    {
+        OPERATOR: "SUPERUSER",
+        OWNER: "",
+        "monitor": "IN ROLE pg_monitor",
+        "signaller": "IN ROLE pg_monitor, pg_signal_backend",
+        "nobody_special": "",
+    }
+)
 # Fields between unit separators, which no name can hold: time, pid, application, user, database, backend type.
 LOG_PREFIX = "%m\x1f%p\x1f%a\x1f%u\x1f%d\x1f%b\x1f "
-_ADVICE = "`make setup` installs it where apt is at hand and you are root; otherwise install the package"
+_ADVICE = "`make test` installs it where apt is at hand and you are root; otherwise install the package"
 _TEMPLATE = 1  # to be raised when what `_init_data` makes changes
 _STARTS = 3
 _START_SECONDS = 20.0
