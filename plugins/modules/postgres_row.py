@@ -8,13 +8,17 @@ module: postgres_row
 short_description: A row of a PostgreSQL table has these values
 version_added: 1.0.0
 description:
-  - Sets columns of a row that is there already, such as a feature flag, a revoked key or a stuck status.
+  - Sets columns of rows that are there already, such as a feature flag, a revoked key or a stuck status.
   - Never inserts and never deletes. No row, or more rows than expected, is an error that changes nothing.
-  - The statement that writes finds the row again by its primary key and by O(match), and writes only where it differs.
+  - One statement writes to all rows or to none. It finds them again by primary key, by O(match) and by the values that
+    the plan has seen, counts once more, and fails where anything is no longer so.
+  - A row counts as different where the text of a column is another, so that every type can be compared.
+  - Works on tables, partitioned ones too, and through a pooler; refuses a standby, the server's catalogs, foreign
+    tables, and tables with a rule for C(UPDATE).
+  - Constraints and triggers are the server's to judge; check mode does not know them.
 author: sre.runbooks contributors (@sre-runbooks)
 extends_documentation_fragment:
   - sre.runbooks.postgres
-  - sre.runbooks.guard
   - sre.runbooks.attributes
   - sre.runbooks.attributes.stateful
 options:
@@ -23,11 +27,16 @@ options:
     type: str
     required: true
   match:
-    description: Columns and the values by which the row is found. A null value means NULL.
+    description:
+      - Columns and the values by which the row is found. A null value means NULL.
+      - A column may also be in O(set), on a table with a primary key. Then rows that have its new value already, and
+        match otherwise, count as done when no row matches.
     type: dict
     required: true
   set:
-    description: Columns and the values that they shall have. Lists and mappings are given as JSON.
+    description:
+      - Columns and the values that they shall have; neither of the primary key nor computed ones.
+      - Lists are arrays where the column is one; other lists, and mappings, are given as JSON.
     type: dict
     required: true
   max_rows:
@@ -35,54 +44,71 @@ options:
     type: int
     default: 1
   expect_rows:
-    description: Refuse when another number of rows matches.
+    description:
+      - Refuse when another number of rows matches. Without it any number from one to O(max_rows) is right.
+      - More than one row needs a primary key.
     type: int
-  max_count:
-    description: Refuse to change more rows than this.
-    type: int
-    default: 100
-  max_fraction:
-    description: Refuse to change more than this share of the rows that match.
-    type: float
-    default: 1.0
+  returning:
+    description: Columns to return of the rows that match, as they are in the end.
+    type: list
+    elements: str
+    default: []
+  hide:
+    description: Columns whose values are never shown. Put C(no_log) on the task as well where O(set) holds a secret.
+    type: list
+    elements: str
+    default: []
+  views:
+    description: Whether O(table) may be a view that the server can update.
+    type: bool
+    default: false
+  approved_plan:
+    description:
+      - The RV(ignore:plan.id) of a check run that somebody has approved; the run is refused when the plan is another.
+    type: str
 seealso:
   - module: sre.runbooks.postgres_session
 """
 
 EXAMPLES = r"""
-- name: The server's own list of settings is looked at, not changed, in a check run
+- name: The feature flag is off
   sre.runbooks.postgres_row:
     dsn: postgresql://operator@127.0.0.1/app
-    table: pg_catalog.pg_language
-    match: {lanname: internal}
-    set: {lanname: internal}
+    table: public.feature_flags
+    match: {flag: replays}
+    set: {enabled: false}
 """
 
 RETURN = r"""
 rows:
-  description: How many rows C(matched), how many of them C(differed), and the C(table).
+  description:
+    - How many rows C(matched), how many of them C(differed), the C(table), and as C(list) up to fifty of the rows, with
+      primary key and O(returning). Values are texts as PostgreSQL writes them, null for NULL.
   returned: success
   type: dict
-  sample: {table: public.feature_flags, matched: 1, differed: 1}
+  sample: {table: public.feature_flags, matched: 1, differed: 1, list: [{flag: replays}]}
 undo:
-  description: For each row the call that sets the old values again.
+  description: For each row the call that sets the old values again; without arguments where they are hidden.
   returned: always
   type: list
   elements: dict
 findings:
-  description: V(postgres.row_triggers) where an update does more than it says.
+  description:
+    - V(postgres.row_triggers) where an update does more than it says, V(postgres.row_policies) where row-level security
+      shows this role only a part of the rows.
   returned: always
   type: list
   elements: dict
 """
 
-from ..module_utils._core.guard import guard_options
-from ..module_utils._core.plan import Plan, Verify
+from ..module_utils._core.plan import Plan
 from ..module_utils._core.run import run
 from ..module_utils._core.spec import Params, Spec
 from ..module_utils._postgres.client import Postgres, primary_only
 from ..module_utils._postgres.product import POSTGRES
-from ..module_utils._postgres.rows import Switch, beside, read_table, refuse
+from ..module_utils._postgres.row_switch import look, plan_of
+from ..module_utils._postgres.rows import Switch
+from ..module_utils._postgres.tables import read_table
 
 SPEC = Spec(
     {
@@ -91,35 +117,20 @@ SPEC = Spec(
         "set": {"type": "dict", "required": True},
         "max_rows": {"type": "int", "default": 1},
         "expect_rows": {"type": "int"},
+        "returning": {"type": "list", "elements": "str", "default": []},
+        "hide": {"type": "list", "elements": "str", "default": []},
+        "views": {"type": "bool", "default": False},
+        "approved_plan": {"type": "str"},
     }
-) | guard_options(max_count=100)
+)
 
 
 def plan(postgres: Postgres, wanted: Params) -> Plan:
     """One step for each matching row that differs."""
     primary_only(postgres)
-    session, table = postgres.session, read_table(postgres.session, wanted["table"])
-    switch = Switch.of(table, wanted["match"], wanted["set"], wanted["max_rows"])
-    rows = switch.read(session)
-    refuse(switch, rows, wanted["expect_rows"])
-    differing = [row for row in rows if row["differs"]]
-    before = [{name: row[name] for name in switch.shown} for row in differing]
-    return Plan(
-        target=postgres.target,
-        selector={"table": table.label, "match": dict(switch.match), "set": dict(switch.wanted)},
-        before={"rows": before},
-        after={"rows": [{**row, **switch.wanted} for row in before]},
-        steps=tuple(switch.step(session, row) for row in differing),
-        findings=beside(table, postgres.target.name),
-        facts={"rows": {"table": table.label, "matched": len(rows), "differed": len(differing)}},
-        population=len(rows),
-        verify=Verify("no matching row differs", lambda: _left(switch, postgres)) if differing else None,
-    )
-
-
-def _left(switch: Switch, postgres: Postgres) -> str:
-    left = sum(bool(row["differs"]) for row in switch.read(postgres.session))
-    return f"{left} rows still differ" if left else ""
+    table = read_table(postgres.session, wanted["table"], views=wanted["views"], hidden=wanted["hide"])
+    switch = Switch.of(table, wanted["match"], wanted["set"], wanted["max_rows"], wanted["returning"])
+    return plan_of(look(postgres, switch, wanted["expect_rows"]))
 
 
 DOOR = POSTGRES.door(SPEC, plan)

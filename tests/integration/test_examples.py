@@ -4,27 +4,49 @@
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.lab import faults
-from tests.lab.redis_servers import RedisServer, SentinelSet, start_single
+from tests.lab.redis_servers import SentinelSet, start_single
 from tests.lab.world import Lab
 from tests.support import ROOT, play
 
 MODULES = sorted(path.stem for path in (ROOT / "plugins/modules").glob("*.py"))
 
 
+#: What says where a server is; it is turned to the lab's.
+_PLACES = frozenset(
+    {"url", "dsn", "host", "port", "db", "dbname", "username", "user", "password", "tls", "ca_cert"}
+    | {"sentinels", "sentinel_service", "expect_host"}
+)
+
+
 @pytest.fixture
-def patient(redis_lab: Lab, tmp_path: Path) -> RedisServer:
-    """A server with a little of everything, and a configuration file that can be rewritten."""
+def connection(name: str, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """A server of the module's product, with a little of everything that its examples name."""
+    if name.startswith("postgres"):
+        return _postgres(request.getfixturevalue("postgres_single"))
+    return {} if name == "parameters" else _redis(request.getfixturevalue("redis_lab"))
+
+
+def _redis(redis_lab: Lab) -> dict[str, Any]:
     server = redis_lab.start(start_single, config={"maxmemory": "64mb"})
     faults.add_bystanders(server)
     faults.fill_cache(server, until=8 << 20)
-    return server
+    return server.connection()
+
+
+def _postgres(server: Any) -> dict[str, Any]:
+    server.query("CREATE TABLE feature_flags (flag text PRIMARY KEY, enabled boolean)")
+    server.query("INSERT INTO feature_flags VALUES ('replays', true)")
+    server.query("CREATE SCHEMA reports")
+    server.query("CREATE MATERIALIZED VIEW reports.daily AS SELECT 1 AS day")
+    server.query("CREATE UNIQUE INDEX ON reports.daily (day)")
+    found: dict[str, Any] = server.connection()
+    return found
 
 
 def examples(name: str) -> list[dict[str, Any]]:
@@ -34,20 +56,19 @@ def examples(name: str) -> list[dict[str, Any]]:
     return tasks
 
 
-def aimed(task: dict[str, Any], server: RedisServer) -> dict[str, Any]:
+def aimed(task: dict[str, Any], connection: dict[str, Any]) -> dict[str, Any]:
     """The task with its connection turned to the lab; everything else as it is printed."""
     module = next((key for key in task if key.startswith("sre.runbooks.")), None)
     if module is None:  # it shows what to do with a result
         return task
-    places = {"url", "host", "port", "db", "username", "password", "tls", "ca_cert", "sentinels", "sentinel_service"}
-    kept = {key: value for key, value in (task[module] or {}).items() if key not in places | {"expect_host"}}
-    return {**task, module: {**kept, **(server.connection() if module != "sre.runbooks.parameters" else {})}}
+    kept = {key: value for key, value in (task[module] or {}).items() if key not in _PLACES}
+    return {**task, module: {**kept, **connection}}
 
 
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("check", [True, False], ids=["check", "real"])
-def test_the_examples_of(name: str, check: bool, patient: RedisServer) -> None:
-    tasks = [aimed(task, patient) for task in examples(name)]
+def test_the_examples_of(name: str, check: bool, connection: dict[str, Any]) -> None:
+    tasks = [aimed(task, connection) for task in examples(name)]
     assert tasks
     result = play(tasks, check=check, env={"ANSIBLE_STDOUT_CALLBACK": "default"})
     assert result.rc == 0, result.stdout

@@ -37,8 +37,8 @@ def test_one_row_is_set_and_read_back(server: PostgresServer) -> None:
 def test_the_undo_is_a_call_that_works(server: PostgresServer) -> None:
     before = fingerprint(server)
     (undo,) = row(server, match={"id": 1}, set={"revoked": True})["undo"]
-    assert undo["module"] == "postgres_row"
-    assert call(undo["module"], **undo["args"], **server.connection())["changed"] is True
+    assert undo["module"] == "sre.runbooks.postgres_row"
+    assert call("postgres_row", **undo["args"], **server.connection())["changed"] is True
     assert fingerprint(server) == before
 
 
