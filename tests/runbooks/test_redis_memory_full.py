@@ -74,16 +74,18 @@ def test_check_tells_the_truth(patient: RedisServer) -> None:
     faults.fill_cache(patient)
     runbook = relieve(patient, redis_disposable=["cache:*"])
     with monitor(patient) as seen:
-        checked = runbook.run("--diff", check=True)
-        assert checked.rc == 0, checked.stdout
+        assert runbook.run(check=True).rc == 0
         assert seen.writes() == ()
+    # Once more, unwatched: what the server keeps for its witness would count as memory that has to go.
+    checked = runbook.run("--diff", check=True)
+    assert checked.rc == 0, checked.stdout
     done = runbook.run()
     task = "Mitigate | Delete declared keys until memory is below the ratio"
     forecast, plan = checked.result(task), done.result(task)
     # How many keys it takes is known only when memory is below the ratio; which, and why, is known before.
     assert [words.partition(" (done")[0] for words in actions(done)] == actions(checked)
     assert forecast["plan"]["id"].partition(".")[0] == plan["plan"]["id"].partition(".")[0]
-    assert plan["measured"]["count"] == pytest.approx(forecast["plan"]["count"], rel=0.15)
+    assert plan["measured"]["count"] == pytest.approx(forecast["plan"]["count"], rel=0.05)
 
 
 def test_killed_half_way(patient: RedisServer) -> None:
