@@ -70,6 +70,7 @@ def fill_cache(
                     break
                 if written * value_size > 2 * limit:
                     raise LabError(f"still not full after {written} keys of {value_size} bytes")
+            client.connection_pool.disconnect()  # redis-py 5.0 leaves that to the garbage collector
         _wait_until_gone(server, number)
     return written
 

@@ -74,16 +74,18 @@ def test_check_tells_the_truth(patient: RedisServer) -> None:
     faults.fill_cache(patient)
     runbook = relieve(patient, redis_disposable=["cache:*"])
     with monitor(patient) as seen:
-        checked = runbook.run("--diff", check=True)
-        assert checked.rc == 0, checked.stdout
+        assert runbook.run(check=True).rc == 0
         assert seen.writes() == ()
+    # Once more, unwatched: what the server keeps for its witness would count as memory that has to go.
+    checked = runbook.run("--diff", check=True)
+    assert checked.rc == 0, checked.stdout
     done = runbook.run()
     task = "Mitigate | Delete declared keys until memory is below the ratio"
     forecast, plan = checked.result(task), done.result(task)
     # How many keys it takes is known only when memory is below the ratio; which, and why, is known before.
     assert [words.partition(" (done")[0] for words in actions(done)] == actions(checked)
     assert forecast["plan"]["id"].partition(".")[0] == plan["plan"]["id"].partition(".")[0]
-    assert plan["measured"]["count"] == pytest.approx(forecast["plan"]["count"], rel=0.15)
+    assert plan["measured"]["count"] == pytest.approx(forecast["plan"]["count"], rel=0.05)
 
 
 def test_killed_half_way(patient: RedisServer) -> None:
@@ -91,8 +93,8 @@ def test_killed_half_way(patient: RedisServer) -> None:
     before = bystanders(patient)
     runbook = relieve(patient, redis_disposable=["cache:*"])
     full = patient.info("keyspace")["db0"]["keys"]
-    runbook.run_and_kill(lambda: patient.info("keyspace")["db0"]["keys"] < full - 500, redis_rate=3000)
-    assert ratio(patient) > 0.8, "it was killed too late to be half-way"
+    runbook.run_and_kill(lambda: patient.info("keyspace")["db0"]["keys"] < full - 300, redis_rate=800)
+    assert ratio(patient) > 0.9, "it was killed too late to leave an incident"
     result = runbook.run()
     assert result.rc == 0, result.stdout
     assert ratio(patient) < 0.8
@@ -212,7 +214,7 @@ def test_break_and_mend_one_full_node_of_a_cluster(redis_lab: Lab) -> None:
     _fill_own_slots(primaries[0])
     result = relieve(primaries[0], redis_disposable=["cache:*"]).run()
     assert result.rc == 0, result.stdout
-    assert ratio(primaries[0]) < 0.8
+    assert ratio(primaries[0]) < 0.805  # whoever asks takes a few KiB of the 24 MiB as well
 
 
 def _fill_own_slots(server: RedisServer) -> None:
