@@ -33,6 +33,7 @@ def rows(server: PostgresServer) -> dict[str, bool]:
     return dict(server.query("SELECT flag, enabled FROM feature_flags"))
 
 
+@pytest.mark.compat
 def test_break_and_mend(patient: PostgresServer) -> None:
     result = switch(patient).run()
     assert result.rc == 0, result.stdout

@@ -6,6 +6,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
+
 from tests.lab import postgres_faults as faults
 from tests.lab.postgres_servers import PostgresServer
 from tests.lab.postgres_witness import fingerprint, statements
@@ -16,6 +18,7 @@ def mend(server: PostgresServer, **declared: Any) -> Runbook:
     return aimed_at_postgres("postgres_locks", server, **{"postgres_lock_wait": "1s", **declared})
 
 
+@pytest.mark.compat
 def test_break_and_mend_a_queue_behind_ddl(postgres_single: PostgresServer) -> None:
     with faults.lock_queue(postgres_single, 5) as queue:
         time.sleep(1.2)
