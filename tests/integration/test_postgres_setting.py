@@ -26,12 +26,12 @@ from tests.lab.postgres_servers import (
 from tests.lab.postgres_witness import statements
 
 OURS = "sre.runbooks"
-postgres_session_lab = pytest.fixture(scope="module")(fixtures.postgres_lab.__wrapped__)
+postgres_module_lab = pytest.fixture(scope="module")(fixtures.postgres_lab.__wrapped__)
 
 
 @pytest.fixture(scope="module")
-def shared(postgres_session_lab: Lab) -> PostgresServer:
-    return postgres_session_lab.start(start_postgres)
+def shared(postgres_module_lab: Lab) -> PostgresServer:
+    return postgres_module_lab.start(start_postgres)
 
 
 @pytest.fixture
