@@ -58,6 +58,24 @@ class OpsError(Exception):
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a product's own error stands for, and what to do about it."""
+
+    kind: Kind
+    code: str
+    hint: str
+    retryable: bool = False
+
+    def error(self, words: str) -> OpsError:
+        return OpsError(self.kind, words, self.hint, self.code, self.retryable)
+
+
+def later(kind: Kind, code: str, hint: str) -> Meaning:
+    """Something that may pass by itself."""
+    return Meaning(kind, code, hint, retryable=True)
+
+
 def bad_parameter(name: str, message: str, hint: str = "") -> OpsError:
     """An option whose value is well-formed YAML but makes no sense, or is not safe."""
     return OpsError(Kind.PRECONDITION, f"{name}: {message}", hint, code="bad_parameter")

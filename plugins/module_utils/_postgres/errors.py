@@ -4,71 +4,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from .._core.errors import Kind, OpsError
+from .._core.errors import Kind, Meaning, OpsError, later
 
-
-@dataclass(frozen=True, slots=True)
-class _Meaning:
-    kind: Kind
-    code: str
-    hint: str
-    retryable: bool = False
-
-    def error(self, words: str) -> OpsError:
-        return OpsError(self.kind, words, self.hint, self.code, self.retryable)
-
-
-def _later(kind: Kind, code: str, hint: str) -> _Meaning:
-    """Something that may pass by itself."""
-    return _Meaning(kind, code, hint, retryable=True)
-
-
-_FULL = _later(
+_FULL = later(
     Kind.EXHAUSTED,
     "too_many_clients",
     "No slot is free. A superuser, or from PostgreSQL 16 a member of pg_use_reserved_connections, still gets in.",
 )
-_STARTING = _later(Kind.UNREACHABLE, "starting", "The server starts up, shuts down or recovers. Look at its log.")
-_GONE = _later(Kind.UNREACHABLE, "connection", "The connection broke. See whether the server still runs.")
-_PASSWORD = _Meaning(Kind.AUTH, "password", "Check user and password, PGPASSWORD and the pass file.")
-_NO_DATABASE = _Meaning(Kind.NOT_FOUND, "no_such_database", "Check dbname.")
-_TLS = _Meaning(Kind.UNREACHABLE, "tls", "Check sslmode, sslrootcert, and the host name against the certificate.")
+_STARTING = later(Kind.UNREACHABLE, "starting", "The server starts up, shuts down or recovers. Look at its log.")
+_GONE = later(Kind.UNREACHABLE, "connection", "The connection broke. See whether the server still runs.")
+_PASSWORD = Meaning(Kind.AUTH, "password", "Check user and password, PGPASSWORD and the pass file.")
+_NO_DATABASE = Meaning(Kind.NOT_FOUND, "no_such_database", "Check dbname.")
+_TLS = Meaning(Kind.UNREACHABLE, "tls", "Check sslmode, sslrootcert, and the host name against the certificate.")
 
 #: SQLSTATEs, whole or by their class (the first two characters).
-_STATES: Mapping[str, _Meaning] = {
+_STATES: Mapping[str, Meaning] = {
     "28P01": _PASSWORD,
-    "28000": _Meaning(Kind.AUTH, "rejected", "Check pg_hba.conf for this user, database and address, and TLS."),
+    "28000": Meaning(Kind.AUTH, "rejected", "Check pg_hba.conf for this user, database and address, and TLS."),
     "3D000": _NO_DATABASE,
     "53300": _FULL,
-    "53100": _Meaning(Kind.EXHAUSTED, "disk_full", "The server's disk is full. Nothing of this statement is kept."),
-    "53": _later(Kind.EXHAUSTED, "resources", "The server is short of a resource; see its log."),
-    "42501": _Meaning(Kind.FORBIDDEN, "privilege", "Grant the right to this role, or use another one."),
-    "57014": _later(
+    "53100": Meaning(Kind.EXHAUSTED, "disk_full", "The server's disk is full. Nothing of this statement is kept."),
+    "53": later(Kind.EXHAUSTED, "resources", "The server is short of a resource; see its log."),
+    "42501": Meaning(Kind.FORBIDDEN, "privilege", "Grant the right to this role, or use another one."),
+    "57014": later(
         Kind.TIMEOUT, "statement_timeout", "It took longer than statement_timeout, or somebody cancelled it."
     ),
-    "55P03": _later(Kind.TIMEOUT, "lock_timeout", "Somebody holds the lock: see postgres_locks for who."),
-    "55P02": _Meaning(Kind.UNSUPPORTED, "immutable", "This setting cannot be changed in this way while it runs."),
-    "25006": _Meaning(Kind.PRECONDITION, "read_only", "This is a standby, or read-only. Aim at the primary."),
+    "55P03": later(Kind.TIMEOUT, "lock_timeout", "Somebody holds the lock: see postgres_locks for who."),
+    "55P02": Meaning(Kind.UNSUPPORTED, "immutable", "This setting cannot be changed in this way while it runs."),
+    "25006": Meaning(Kind.PRECONDITION, "read_only", "This is a standby, or read-only. Aim at the primary."),
     "57P03": _STARTING,
     "57P": _GONE,
     "08": _GONE,
-    "42P01": _Meaning(Kind.NOT_FOUND, "no_such_table", "Check the name, with its schema."),
-    "42703": _Meaning(Kind.NOT_FOUND, "no_such_column", "Check the name of the column."),
-    "42704": _Meaning(Kind.NOT_FOUND, "no_such_object", "Check the name."),
-    "42883": _Meaning(Kind.UNSUPPORTED, "no_such_function", "This version, or this database, does not have it."),
-    "0A000": _Meaning(Kind.UNSUPPORTED, "not_supported", "This version, or this service, does not do that."),
-    "55000": _Meaning(Kind.PRECONDITION, "state", "The object is not in the state that this needs."),
-    "40": _later(Kind.CONFLICT, "conflict", "Another transaction was in the way. Run again."),
-    "23": _Meaning(Kind.CONFLICT, "constraint", "A constraint forbids it. Nothing of this statement is kept."),
-    "2201B": _Meaning(Kind.PRECONDITION, "bad_parameter", "Write a regular expression as PostgreSQL has them."),
-    "22": _Meaning(Kind.PRECONDITION, "bad_value", "The value does not fit the column or setting."),
-    "42": _Meaning(Kind.PRECONDITION, "refused_statement", "The server does not accept this for the object."),
+    "42P01": Meaning(Kind.NOT_FOUND, "no_such_table", "Check the name, with its schema."),
+    "42703": Meaning(Kind.NOT_FOUND, "no_such_column", "Check the name of the column."),
+    "42704": Meaning(Kind.NOT_FOUND, "no_such_object", "Check the name."),
+    "42883": Meaning(Kind.UNSUPPORTED, "no_such_function", "This version, or this database, does not have it."),
+    "0A000": Meaning(Kind.UNSUPPORTED, "not_supported", "This version, or this service, does not do that."),
+    "55000": Meaning(Kind.PRECONDITION, "state", "The object is not in the state that this needs."),
+    "40": later(Kind.CONFLICT, "conflict", "Another transaction was in the way. Run again."),
+    "23": Meaning(Kind.CONFLICT, "constraint", "A constraint forbids it. Nothing of this statement is kept."),
+    "2201B": Meaning(Kind.PRECONDITION, "bad_parameter", "Write a regular expression as PostgreSQL has them."),
+    "22": Meaning(Kind.PRECONDITION, "bad_value", "The value does not fit the column or setting."),
+    "42": Meaning(Kind.PRECONDITION, "refused_statement", "The server does not accept this for the object."),
 }
 
 #: Messages of connections that failed, for which the driver gives no SQLSTATE. The first that is found counts.
-_MESSAGES: tuple[tuple[str, _Meaning], ...] = (
+_MESSAGES: tuple[tuple[str, Meaning], ...] = (
     ("too many clients", _FULL),
     ("too many connections", _FULL),
     ("connection slots are reserved", _FULL),
@@ -86,14 +68,14 @@ _MESSAGES: tuple[tuple[str, _Meaning], ...] = (
     ("not yet accepting connections", _STARTING),
     ("certificate", _TLS),
     ("ssl", _TLS),
-    ("could not translate host name", _Meaning(Kind.UNREACHABLE, "dns", "The host name does not resolve. Check host.")),
+    ("could not translate host name", Meaning(Kind.UNREACHABLE, "dns", "The host name does not resolve. Check host.")),
     (
         "connection refused",
-        _later(Kind.UNREACHABLE, "refused", "Nothing listens there. Check host and port, and whether it runs."),
+        later(Kind.UNREACHABLE, "refused", "Nothing listens there. Check host and port, and whether it runs."),
     ),
-    ("timeout expired", _later(Kind.TIMEOUT, "timeout", "No answer in time: a firewall, or a stopped server.")),
+    ("timeout expired", later(Kind.TIMEOUT, "timeout", "No answer in time: a firewall, or a stopped server.")),
     ("session is read-only", _STATES["25006"]),
-    ("definition of service", _Meaning(Kind.NOT_FOUND, "no_such_service", "Check service and PGSERVICEFILE.")),
+    ("definition of service", Meaning(Kind.NOT_FOUND, "no_such_service", "Check service and PGSERVICEFILE.")),
 )
 
 
@@ -110,12 +92,12 @@ def translate(error: Exception) -> OpsError | None:
     return meaning.error(words) if meaning else None
 
 
-def _of_state(state: str) -> _Meaning | None:
+def _of_state(state: str) -> Meaning | None:
     parts = (state, state[:3], state[:2]) if state else ()
     return next((_STATES[part] for part in parts if part in _STATES), None)
 
 
-def _of_message(words: str) -> _Meaning | None:
+def _of_message(words: str) -> Meaning | None:
     if 'database "' in words and "does not exist" in words:
         return _NO_DATABASE
     return next((meaning for part, meaning in _MESSAGES if part in words), None)

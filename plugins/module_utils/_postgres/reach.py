@@ -14,6 +14,7 @@ from typing import Any
 from .._core.errors import Kind, OpsError
 from .._core.plan import Finding, Severity, Target
 from .._core.spec import Params
+from .._core.stages import Stage
 from . import line
 from .address import Address, address_of, managed_by
 from .client import DriverSession, Postgres, Row, Session, expect, identify
@@ -42,21 +43,6 @@ SELECT (SELECT count(*) FROM pg_class) AS relations,
        (SELECT max(greatest(age(datfrozenxid), mxid_age(datminmxid))) FROM pg_database) AS oldest,
        pg_is_in_recovery() AS standby
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One part of the way. C(ok) is None where it was not tried, or not needed."""
-
-    name: str
-    ok: bool | None
-    ms: float = 0.0
-    detail: str = ""
-    code: str = ""
-    hint: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"stage": self.name, "ok": self.ok, "ms": self.ms, "detail": self.detail, "code": self.code}
 
 
 @dataclass(slots=True)

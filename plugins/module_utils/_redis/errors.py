@@ -6,89 +6,71 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
-from .._core.errors import Kind, OpsError
+from .._core.errors import Kind, Meaning, OpsError, later
 
-
-@dataclass(frozen=True, slots=True)
-class _Meaning:
-    kind: Kind
-    code: str
-    hint: str
-    retryable: bool = False
-
-    def error(self, words: str) -> OpsError:
-        return OpsError(self.kind, words, self.hint, self.code, self.retryable)
-
-
-def _later(kind: Kind, code: str, hint: str) -> _Meaning:
-    """Something that may pass by itself."""
-    return _Meaning(kind, code, hint, retryable=True)
-
-
-_NO_COMMAND = _Meaning(
+_NO_COMMAND = Meaning(
     Kind.UNSUPPORTED, "unknown_command", "This server does not have the command, or its service forbids it."
 )
-_NO_DB = _Meaning(Kind.NOT_FOUND, "no_such_db", "Check db: the server has fewer databases.")
-_WRONG = _Meaning(Kind.AUTH, "wrongpass", "Check username and password; from Redis 6 on both count.")
+_NO_DB = Meaning(Kind.NOT_FOUND, "no_such_db", "Check db: the server has fewer databases.")
+_WRONG = Meaning(Kind.AUTH, "wrongpass", "Check username and password; from Redis 6 on both count.")
 _PRE = Kind.PRECONDITION
-_MOVING = _later(_PRE, "slot_moving", "A slot is on its way to another node. Run again when it has arrived.")
-_NO_RIGHT = _Meaning(Kind.FORBIDDEN, "acl", "Grant the command to this user with ACL SETUSER, or use another user.")
+_MOVING = later(_PRE, "slot_moving", "A slot is on its way to another node. Run again when it has arrived.")
+_NO_RIGHT = Meaning(Kind.FORBIDDEN, "acl", "Grant the command to this user with ACL SETUSER, or use another user.")
 
 #: How the text of an error reply starts, without a leading C(ERR), and what it means.
-_REPLIES: Mapping[str, _Meaning] = {
-    "NOAUTH": _Meaning(Kind.AUTH, "noauth", "The server wants a password: set password, or REDIS_PASSWORD."),
+_REPLIES: Mapping[str, Meaning] = {
+    "NOAUTH": Meaning(Kind.AUTH, "noauth", "The server wants a password: set password, or REDIS_PASSWORD."),
     "WRONGPASS": _WRONG,
     "invalid username-password": _WRONG,
-    "AUTH <password> called without": _Meaning(
+    "AUTH <password> called without": Meaning(
         Kind.AUTH, "no_password_set", "The server has no password: leave it out."
     ),
     "NOPERM": _NO_RIGHT,
     "The user executing the script can't": _NO_RIGHT,
-    "LOADING": _later(_PRE, "loading", "The server is reading its data set. Wait until loading is 0."),
-    "BUSY": _later(_PRE, "busy", "A script blocks the server. SCRIPT KILL ends it if it has not written yet."),
-    "MISCONF": _Meaning(_PRE, "misconf", "Snapshots fail, so writes are refused. Look at the server's disk and log."),
-    "MASTERDOWN": _later(_PRE, "masterdown", "This replica has lost its primary and may not serve old data."),
-    "CLUSTERDOWN": _later(_PRE, "clusterdown", "Slots are not served. Look at CLUSTER INFO and at the failed nodes."),
-    "READONLY": _Meaning(_PRE, "replica", "This is a replica. Aim at its primary."),
-    "MOVED": _Meaning(_PRE, "cluster_node", "This is a node of a cluster. Set cluster to auto."),
+    "LOADING": later(_PRE, "loading", "The server is reading its data set. Wait until loading is 0."),
+    "BUSY": later(_PRE, "busy", "A script blocks the server. SCRIPT KILL ends it if it has not written yet."),
+    "MISCONF": Meaning(_PRE, "misconf", "Snapshots fail, so writes are refused. Look at the server's disk and log."),
+    "MASTERDOWN": later(_PRE, "masterdown", "This replica has lost its primary and may not serve old data."),
+    "CLUSTERDOWN": later(_PRE, "clusterdown", "Slots are not served. Look at CLUSTER INFO and at the failed nodes."),
+    "READONLY": Meaning(_PRE, "replica", "This is a replica. Aim at its primary."),
+    "MOVED": Meaning(_PRE, "cluster_node", "This is a node of a cluster. Set cluster to auto."),
     "ASK": _MOVING,
     "TRYAGAIN": _MOVING,
-    "NOREPLICAS": _later(_PRE, "noreplicas", "Too few replicas are in step (min-replicas-to-write)."),
-    "OOM": _Meaning(Kind.EXHAUSTED, "oom", "The server is at maxmemory. Run redis_memory_full."),
-    "max number of clients reached": _later(
+    "NOREPLICAS": later(_PRE, "noreplicas", "Too few replicas are in step (min-replicas-to-write)."),
+    "OOM": Meaning(Kind.EXHAUSTED, "oom", "The server is at maxmemory. Run redis_memory_full."),
+    "max number of clients reached": later(
         Kind.EXHAUSTED, "maxclients", "No connection is free. Raise maxclients from a client that is still connected."
     ),
-    "DENIED": _Meaning(
+    "DENIED": Meaning(
         Kind.FORBIDDEN, "protected_mode", "Protected mode refuses this address. Set a password, or connect locally."
     ),
     "unknown command": _NO_COMMAND,
     "unknown subcommand": _NO_COMMAND,
     "DB index is out of range": _NO_DB,
     "invalid DB index": _NO_DB,
-    "Protocol error": _Meaning(
+    "Protocol error": Meaning(
         Kind.UNREACHABLE, "protocol", "Something else than Redis answers there, or it wants TLS."
     ),
 }
 
 #: Exceptions of the layers below, the most telling first.
-_BELOW: Mapping[type[BaseException], _Meaning] = {
-    ssl.SSLError: _Meaning(
+_BELOW: Mapping[type[BaseException], Meaning] = {
+    ssl.SSLError: Meaning(
         Kind.UNREACHABLE, "tls", "Check tls, ca_cert, and the host name against the server's certificate."
     ),
-    socket.gaierror: _Meaning(Kind.UNREACHABLE, "dns", "The host name does not resolve. Check host."),
-    ConnectionRefusedError: _later(
+    socket.gaierror: Meaning(Kind.UNREACHABLE, "dns", "The host name does not resolve. Check host."),
+    ConnectionRefusedError: later(
         Kind.UNREACHABLE, "refused", "Nothing listens there. Check host and port, and whether Redis runs."
     ),
-    TimeoutError: _later(
+    TimeoutError: later(
         Kind.TIMEOUT, "timeout", "No answer in time: a firewall, a stopped server, or one long command."
     ),
 }
 
 #: redis-py's exceptions by name: it strips the first word of a reply that has a class of its own, and its
 #: wrappers of network errors may drop the cause.
-_WRAPPERS: Mapping[str, _Meaning] = {
+_WRAPPERS: Mapping[str, Meaning] = {
     "AuthenticationError": _REPLIES["NOAUTH"],
     "NoPermissionError": _REPLIES["NOPERM"],
     "OutOfMemoryError": _REPLIES["OOM"],
@@ -101,7 +83,7 @@ _WRAPPERS: Mapping[str, _Meaning] = {
     "TryAgainError": _MOVING,
     "MaxClientsError": _REPLIES["max number of clients reached"],
     "TimeoutError": _BELOW[TimeoutError],
-    "ConnectionError": _later(
+    "ConnectionError": later(
         Kind.UNREACHABLE, "connection", "The connection broke. See whether the server still runs."
     ),
     "InvalidResponse": _REPLIES["Protocol error"],

@@ -13,6 +13,7 @@ from typing import Any
 from .._core.errors import Kind, OpsError
 from .._core.plan import Finding, Severity, Target
 from .._core.spec import Params
+from .._core.stages import Stage
 from . import wire
 from .address import Address
 from .client import DriverServer, Server, expect, locate, target_of
@@ -32,21 +33,6 @@ _AUTH = frozenset({"noauth", "wrongpass", "no_password_set"})
 _NOT_SICK = frozenset({"acl", "cluster_node"})
 
 STAGES = ("sentinel", "resolve", "tcp", "tls", "auth", "acl", "serving", "writes")
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One part of the way. C(ok) is None where it was not tried, or not needed."""
-
-    name: str
-    ok: bool | None
-    ms: float = 0.0
-    detail: str = ""
-    code: str = ""
-    hint: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"stage": self.name, "ok": self.ok, "ms": self.ms, "detail": self.detail, "code": self.code}
 
 
 @dataclass(slots=True)

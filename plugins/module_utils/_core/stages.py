@@ -1,0 +1,22 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The parts of the way to a server, each with how it went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One part of the way. C(ok) is None where it was not tried, or not needed."""
+
+    name: str
+    ok: bool | None
+    ms: float = 0.0
+    detail: str = ""
+    code: str = ""
+    hint: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"stage": self.name, "ok": self.ok, "ms": self.ms, "detail": self.detail, "code": self.code}
