@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""community.general as users have it: out of the `ansible` bundle, the part that is measured."""
+"""The collections that we are measured against, as users have them: out of the `ansible` bundle."""
 
 from __future__ import annotations
 
@@ -14,17 +14,27 @@ from tests.bench.measure import CACHE
 
 #: The bundle of ansible-core 2.19.
 BUNDLE = "ansible==12.3.0"
-_INSIDE = "ansible_collections/community/general/"
+_INSIDE = "ansible_collections/community"
+_NAMES = ("general", "postgresql")
 
 
 def community_general() -> str | None:
     """Its version, once it is in the cache; None where the bundle cannot be had."""
-    manifest = CACHE / "collections" / _INSIDE / "MANIFEST.json"
+    return _version("general")
+
+
+def community_postgresql() -> str | None:
+    """Its version, once it is in the cache; None where the bundle cannot be had."""
+    return _version("postgresql")
+
+
+def _version(name: str) -> str | None:
+    manifest = CACHE / "collections" / _INSIDE / name / "MANIFEST.json"
     if not manifest.exists():
         try:
             _fetch(CACHE / "collections")
         except subprocess.CalledProcessError as error:
-            print(f"SKIPPED community.general: {BUNDLE} cannot be had: {error.stderr[-300:]}", file=sys.stderr)
+            print(f"SKIPPED community.{name}: {BUNDLE} cannot be had: {error.stderr[-300:]}", file=sys.stderr)
             return None
     version: str = json.loads(manifest.read_text())["collection_info"]["version"]
     return version
@@ -35,4 +45,5 @@ def _fetch(folder: Path) -> None:
         pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", scratch]
         subprocess.run([*pip, BUNDLE], check=True, capture_output=True, text=True)
         with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
-            wheel.extractall(folder, [name for name in wheel.namelist() if name.startswith(_INSIDE)])
+            wanted = tuple(f"{_INSIDE}/{name}/" for name in _NAMES)
+            wheel.extractall(folder, [name for name in wheel.namelist() if name.startswith(wanted)])

@@ -180,6 +180,6 @@ def inventory(stage: Stage, server: RedisServer, **variables: Any) -> Path:
     return stage.write("inventory", {"redis": {"hosts": {"bench": host}}})
 
 
-def tasks(stage: Stage, name: str, tasks: Sequence[Mapping[str, Any]]) -> Path:
+def tasks(stage: Stage, name: str, tasks: Sequence[Mapping[str, Any]], group: str = "redis") -> Path:
     """A playbook of these tasks on that group."""
-    return stage.write(name, [{"hosts": "redis", "gather_facts": False, "tasks": [dict(task) for task in tasks]}])
+    return stage.write(name, [{"hosts": group, "gather_facts": False, "tasks": [dict(task) for task in tasks]}])

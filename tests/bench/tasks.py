@@ -52,7 +52,7 @@ def measure(stage: Stage) -> dict[str, list[Reading]]:
 
 def tell(results: Results) -> str:
     """The tables of this benchmark."""
-    costs = {name: _per_task(results, name) for name in (IN_PROCESS, SHIPPED, NOOP, PEER) if name in results}
+    costs = {name: per_task(results, name) for name in (IN_PROCESS, SHIPPED, NOOP, PEER) if name in results}
     rows = [[name, *(cost[of].shown(milliseconds) for of in ("wall", "cpu"))] for name, cost in costs.items()]
     plays = {name: summarize(results[name]) for name in (EMPTY, RUNBOOK)}
     whole = [
@@ -69,7 +69,7 @@ def tell(results: Results) -> str:
 
 
 def targets(results: Results) -> list[Target]:
-    ours, noop = (_per_task(results, name)["wall"] for name in (IN_PROCESS, NOOP))
+    ours, noop = (per_task(results, name)["wall"] for name in (IN_PROCESS, NOOP))
     share = ratio(summarize(results[RUNBOOK])["wall"], _wall(results))
     words = f"{milliseconds(ours.median)} ms, where a module that does nothing takes {milliseconds(noop.median)} ms"
     return [
@@ -82,7 +82,7 @@ def _wall(results: Results) -> Summary:
     return summarize(results[EMPTY])["wall"]
 
 
-def _per_task(results: Results, name: str) -> dict[str, Summary]:
+def per_task(results: Results, name: str) -> dict[str, Summary]:
     """(a play of N tasks - the empty play of the same round) / N."""
     return {
         of: Summary.of([(a[of] - b[of]) / TASKS for a, b in zip(results[name], results[EMPTY], strict=True)])
