@@ -258,7 +258,7 @@ def test_a_table_locked_for_good_does_not_stop_the_look(postgres_single: Postgre
     with faults.session(postgres_single, "app", "migration", "BEGIN", lock):
         started = time.monotonic()
         assert maintain(postgres_single, *ALL, check_mode=True).get("msg") is None
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 2.5  # less than one lock_timeout
 
 
 def test_says_how_the_work_goes(postgres_single: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:

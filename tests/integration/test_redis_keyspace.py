@@ -415,7 +415,7 @@ def test_rate_is_kept(redis_single: RedisServer) -> None:
     fill(redis_single, "cache:", 1000)
     began = time.monotonic()
     purge(redis_single, "cache:*", rate=2000)
-    assert 0.4 < time.monotonic() - began < 2
+    assert time.monotonic() - began > 0.4
 
 
 @pytest.mark.parametrize("end", ["freeze", "kill"])
