@@ -560,21 +560,21 @@ def dump_running(
     with _dropping(server, "TABLE", "dumped"):
         command = ["pg_dump", "-Fd", f"-j{jobs}", "-Z9", "-f", "dump"]
         with contextlib.closing(Tool(server, command, name, server.environment(role, database))) as tool:
-            wait_until(lambda: _is_dumping(tool), _WAIT, "a dump in its middle", 0.005)
+            wait_until(lambda: _is_dumping(tool, jobs), _WAIT, "a dump in its middle", 0.005)
             tool.signal(signal.SIGSTOP)
-            if not _is_dumping(tool):
+            if not _is_dumping(tool, jobs):
                 raise LabError(f"the dump was quicker than the lab: {tool.said()}")
             yield tool
 
 
-def _is_dumping(tool: Tool) -> bool:
-    """The leader waits for its workers, at least one of which is at work."""
+def _is_dumping(tool: Tool, jobs: int) -> bool:
+    """The leader waits for its workers, which are all there, and at least one of which is at work."""
     if not tool.running:
         raise LabError(f"the dump ended early: {tool.said()}")
     ask = "SELECT state, query FROM pg_stat_activity WHERE application_name = %s ORDER BY backend_start"
     rows = tool.server.query(ask, tool.name, database="postgres")
     copies = [state for state, query in rows[1:] if query.startswith("COPY")]
-    return bool(copies) and rows[0][0] == "idle in transaction"
+    return bool(copies) and len(rows) > jobs and rows[0][0] == "idle in transaction"
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def patient(server: PostgresServer) -> Iterator[PostgresServer]:
 
 
 def free(server: PostgresServer, **declared: Any) -> Runbook:
-    defaults = {"postgres_client_application": "web*", "postgres_client_min_idle": "1s"}
+    defaults = {"postgres_client_application": "web*", "postgres_client_min_idle": "1s", "postgres_settle": 5}
     return aimed_at_postgres("postgres_connections_exhausted", server, **{**defaults, **declared})
 
 
