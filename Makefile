@@ -39,7 +39,7 @@ runbook: servers ## The five proofs of one runbook: make runbook NAME=redis_memo
 docs: setup ## Regenerate what is generated
 	@.venv/bin/python -m tests.house.generate
 
-bench: setup ## Measure what a task costs
+bench: servers ## Measure what a task costs
 	@.venv/bin/python -m tests.bench
 
 build: setup ## The artifact, in build/
