@@ -53,7 +53,7 @@ def _peer(connection: dict[str, Any]) -> Callable[[], None]:
             try:
                 module.main()
             except SystemExit as ended:
-                if ended.code:
+                if ended.args not in ((), (0,), (None,)):
                     raise SystemExit(said.getvalue()) from ended
 
     return look
