@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .plan import Finding, Severity
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -20,3 +22,13 @@ class Stage:
 
     def as_dict(self) -> dict[str, Any]:
         return {"stage": self.name, "ok": self.ok, "ms": self.ms, "detail": self.detail, "code": self.code}
+
+
+def where_it_ended(product: str, subject: str, stages: tuple[Stage, ...]) -> tuple[Finding, ...]:
+    """What stopped one on the way, as C(<product>.unreachable.<code>), or C(unwritable) at the last stage."""
+    ended = next((stage for stage in stages if stage.ok is False), None)
+    if ended is None:
+        return ()
+    name = "unwritable" if ended.name == "writes" else "unreachable"
+    evidence = {"stage": ended.name, "detail": ended.detail}
+    return (Finding(f"{product}.{name}.{ended.code}", Severity.CRITICAL, subject, evidence, ended.hint),)

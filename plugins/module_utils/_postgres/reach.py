@@ -14,7 +14,7 @@ from typing import Any
 from .._core.errors import Kind, OpsError
 from .._core.plan import Finding, Severity, Target
 from .._core.spec import Params
-from .._core.stages import Stage
+from .._core.stages import Stage, where_it_ended
 from . import line
 from .address import Address, address_of, managed_by
 from .client import DriverSession, Postgres, Row, Session, expect, identify
@@ -283,12 +283,7 @@ _LOOKS: Mapping[str, Callable[[Way], str | None]] = {
 
 def findings(way: Way, stages: tuple[Stage, ...]) -> tuple[Finding, ...]:
     """What was met on the way, and where the way ended."""
-    ended = next((stage for stage in stages if stage.ok is False), None)
-    if ended is None:
-        return tuple(way.findings)
-    name = "postgres.unwritable" if ended.name == "writes" else "postgres.unreachable"
-    evidence = {"stage": ended.name, "detail": ended.detail}
-    return (*way.findings, Finding(f"{name}.{ended.code}", Severity.CRITICAL, way.name, evidence, ended.hint))
+    return (*way.findings, *where_it_ended("postgres", way.name, stages))
 
 
 def target(way: Way) -> Target:

@@ -13,7 +13,7 @@ from typing import Any
 from .._core.errors import Kind, OpsError
 from .._core.plan import Finding, Severity, Target
 from .._core.spec import Params
-from .._core.stages import Stage
+from .._core.stages import Stage, where_it_ended
 from . import wire
 from .address import Address
 from .client import DriverServer, Server, expect, locate, target_of
@@ -338,13 +338,7 @@ _LOOKS: Mapping[str, Callable[[Way], str | None]] = {
 
 def findings(way: Way, stages: tuple[Stage, ...]) -> tuple[Finding, ...]:
     """What was met on the way, and where the way ended."""
-    ended = next((stage for stage in stages if stage.ok is False), None)
-    if ended is None:
-        return tuple(way.findings)
-    name = "redis.unwritable" if ended.name == "writes" else "redis.unreachable"
-    evidence = {"stage": ended.name, "detail": ended.detail}
-    found = Finding(f"{name}.{ended.code}", Severity.CRITICAL, way.address.name, evidence, ended.hint)
-    return (*way.findings, found)
+    return (*way.findings, *where_it_ended("redis", way.address.name, stages))
 
 
 def target(way: Way) -> Target:
