@@ -147,9 +147,8 @@ def mend(scene: Scene) -> None:
     begun = time.monotonic()
     played = run_runbook()
     ended = time.monotonic()
-    again = scene.app.accepted_again_after(begun)
-    promise(again is not None, "the application writes again")
-    assert again is not None
+    again = first_accepted(scene.app, begun, played)
+    promise(again < ended, "the application writes again")
     deleted = played.result(DELETE)
     time.sleep(0.3)
     late = [accepted for at, _took, accepted in tuple(scene.app.history) if at > ended]
@@ -162,6 +161,14 @@ def mend(scene: Scene) -> None:
     say(f"time to mitigate {again - begun:.1f} s, with all checks {ended - begun:.1f} s")
     promise(now["ratio"] < 0.85, "there is room again")
     report_of(played)
+
+
+def first_accepted(app: Writer, begun: float, played: PlayResult) -> float:
+    """time.monotonic() of the first write that the application got through after `begun`."""
+    again = app.accepted_again_after(begun)
+    if again is None:
+        raise BrokenPromise(f"no write was accepted; last refusal: {app.last_error}\n{played.stdout}")
+    return again
 
 
 def prove_the_bystanders(scene: Scene) -> None:

@@ -1,0 +1,272 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One cluster, through which a module does all that it does: raw JSON, page by page, no models of objects."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+from .._core.errors import Kind as ErrorKind
+from .._core.errors import OpsError
+from .._core.plan import Target
+from .._core.spec import Params
+from .address import Address, Line, address_of, open_line
+from .errors import Json, expired_token, refusal
+from .kinds import ACCESS_REVIEW, NAMESPACE, Kind
+
+#: Under this name our writes stand in C(managedFields) and in the audit log.
+MANAGER = "sre.runbooks"
+
+#: Objects a page: the API server's own tools take as many.
+PAGE = 500
+
+
+class Patch(StrEnum):
+    """How a patch is to be read. Strategic merges know that containers and env are keyed by name."""
+
+    STRATEGIC = "application/strategic-merge-patch+json"
+    MERGE = "application/merge-patch+json"
+    JSON = "application/json-patch+json"
+
+
+class Api(Protocol):
+    """Requests to an API server. Whatever answers these can be operated on; every refusal is an OpsError."""
+
+    def get(self, path: str, **query: str) -> Json:
+        """One object."""
+
+    def pages(self, path: str, **query: str) -> Iterator[list[Json]]:
+        """The objects of a list, a page at a time. A list that expires on the way is gone on with, none comes twice."""
+
+    def text(self, path: str, **query: str) -> bytes:
+        """What is not JSON: a log."""
+
+    def patch(self, path: str, patch: Any, how: Patch, *, dry_run: bool = False) -> Json:
+        """Changes a part of an object; the object as it is then."""
+
+    def put(self, path: str, body: Json, *, dry_run: bool = False) -> Json:
+        """Puts a whole object in the place of another; the object as it is then."""
+
+    def post(self, path: str, body: Json, *, dry_run: bool = False) -> Json:
+        """Creates an object, or asks a question that is put as one."""
+
+    def delete(self, path: str, options: Json, *, dry_run: bool = False) -> Json:
+        """Deletes one object; C(options) are DeleteOptions, with the preconditions in them."""
+
+    def close(self) -> None:
+        """Lets go of the connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kube:
+    """The cluster behind the connection options. C(uid) is that of C(kube-system), empty where it may not be read."""
+
+    target: Target
+    api: Api
+    uid: str = ""
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Json:
+        """The object; raises C(not_found)."""
+        return self.api.get(kind.path(namespace, name))
+
+    def find(self, kind: Kind, namespace: str, name: str) -> Json | None:
+        """The object, None where there is none."""
+        try:
+            return self.get(kind, namespace, name)
+        except OpsError as error:
+            if error.kind is ErrorKind.NOT_FOUND:
+                return None
+            raise
+
+    def all(self, kind: Kind, namespace: str = "", **query: str) -> list[Json]:
+        """All objects of a kind in a namespace, or in all. C(labelSelector) and C(fieldSelector) select."""
+        return [item for page in self.api.pages(kind.path(namespace), **query) for item in page]
+
+
+class HttpApi:
+    """The API over the Kubernetes client's own pool of connections. Writes are never repeated by themselves."""
+
+    def __init__(self, line: Line, address: Address) -> None:
+        util = importlib.import_module("urllib3.util")
+        self._headers = importlib.import_module("urllib3").HTTPHeaderDict
+        self._line = line
+        self._timeout = util.Timeout(connect=address.connect_timeout, read=address.request_timeout)
+        # A read does no harm twice. The server says in a header when it has time again.
+        self._again = util.Retry(
+            total=3, connect=1, status_forcelist=(429, 503), backoff_factor=0.2, raise_on_status=False
+        )
+
+    def get(self, path: str, **query: str) -> Json:
+        return _parsed(self._read(path, query))
+
+    def pages(self, path: str, **query: str) -> Iterator[list[Json]]:
+        token, seen, restarted = "", set[str](), False
+        while True:
+            asked = {"limit": str(PAGE), **query, **({"continue": token} if token else {})}
+            code, body = self._ask("GET", path, asked)
+            if code == 410 and token:
+                token = expired_token(body)
+                restarted = restarted or not token
+                continue
+            answer = _parsed(_granted(code, body))
+            items = answer.get("items") or []
+            fresh = [item for item in items if item["metadata"]["uid"] not in seen] if restarted else items
+            seen.update(item["metadata"].get("uid", "") for item in items)
+            yield fresh
+            token = str((answer.get("metadata") or {}).get("continue") or "")
+            if not token:
+                return
+
+    def text(self, path: str, **query: str) -> bytes:
+        return self._read(path, query)
+
+    def patch(self, path: str, patch: Any, how: Patch, *, dry_run: bool = False) -> Json:
+        return self._write("PATCH", path, patch, dry_run, how.value)
+
+    def put(self, path: str, body: Json, *, dry_run: bool = False) -> Json:
+        return self._write("PUT", path, body, dry_run)
+
+    def post(self, path: str, body: Json, *, dry_run: bool = False) -> Json:
+        return self._write("POST", path, body, dry_run)
+
+    def delete(self, path: str, options: Json, *, dry_run: bool = False) -> Json:
+        return self._write("DELETE", path, options, dry_run)
+
+    def close(self) -> None:
+        self._line.pool.clear()
+
+    def _read(self, path: str, query: Mapping[str, str]) -> bytes:
+        return _granted(*self._ask("GET", path, query))
+
+    def _write(self, method: str, path: str, body: Any, dry_run: bool, content: str = "application/json") -> Json:
+        query = {"fieldManager": MANAGER} if method in ("PATCH", "PUT", "POST") else {}
+        if dry_run:
+            query["dryRun"] = "All"
+        return _parsed(_granted(*self._ask(method, path, query, body, content)))
+
+    def _ask(
+        self, method: str, path: str, query: Mapping[str, str], body: Any = None, content: str = ""
+    ) -> tuple[int, bytes]:
+        headers = self._headers({"accept": "application/json, */*", "user-agent": MANAGER})
+        for name, value in self._line.headers():
+            headers.add(name, value)
+        url = f"{self._line.url}{path}" + (f"?{urlencode(query)}" if query else "")
+        if content:
+            headers["content-type"] = content
+        answer = self._line.pool.request(
+            method,
+            url,
+            body=None if body is None else json.dumps(body),
+            headers=headers,
+            timeout=self._timeout,
+            retries=self._again if method == "GET" else False,
+            redirect=False,
+        )
+        return answer.status, answer.data
+
+
+@contextmanager
+def connect(params: Params) -> Iterator[Kube]:
+    """Opens the cluster that the options name, proves that it is the expected one, closes it."""
+    address = address_of(params, os.environ)
+    line = open_line(address)
+    api = HttpApi(line, address)
+    try:
+        kube = identify(api, line.place)
+        expect(params, kube)
+        yield kube
+    finally:
+        api.close()
+
+
+def identify(api: Api, place: str) -> Kube:
+    """Which cluster answers. C(kube-system) lives as long as its cluster; who may not read it goes by the address."""
+    version = api.get("/version")
+    try:
+        uid = str(api.get(NAMESPACE.path(name="kube-system"))["metadata"]["uid"])
+    except OpsError as error:
+        if error.kind is not ErrorKind.FORBIDDEN:
+            raise
+        uid = ""
+    minor = str(version.get("gitVersion", "")).lstrip("v")
+    return Kube(Target("kubernetes", place, uid or place, minor, "cluster", _managed(minor)), api, uid)
+
+
+def expect(params: Params, kube: Kube) -> None:
+    """Refuses a cluster that is not the one meant."""
+    wanted = params.get("expect_cluster")
+    names = {kube.uid, kube.target.name, kube.target.name.rpartition(":")[0]}
+    if wanted and wanted.removeprefix("https://").rstrip("/") not in names - {""}:
+        words = f"{kube.target.name} ({kube.uid or 'its kube-system may not be read'}) is not {wanted}"
+        hint = "Look at kubeconfig, context, KUBECONFIG and K8S_AUTH_*: one of them points elsewhere."
+        raise OpsError(ErrorKind.PRECONDITION, words, hint, code="wrong_target")
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """What a step will ask the API server to do, so that it can be asked for before the first one."""
+
+    verb: str
+    kind: Kind
+    namespace: str
+    name: str = ""
+    sub: str = ""
+
+    def __str__(self) -> str:
+        resource = "/".join(part for part in (self.kind.plural, self.sub) if part)
+        return f"{self.verb} {resource}{f' in {self.namespace}' if self.namespace else ''}"
+
+
+def demand(kube: Kube, *rights: Right) -> None:
+    """Raises C(forbidden) with all rights that are missing, so that no work ends half-way for want of one."""
+    missing = [right for right in dict.fromkeys(rights) if not allowed(kube, right)]
+    if missing:
+        words = f"this user may not {', nor '.join(str(right) for right in missing)}"
+        hint = "Have these rights granted by a Role, then run again. Nothing was changed."
+        raise OpsError(ErrorKind.FORBIDDEN, words, hint, code="rbac")
+
+
+def allowed(kube: Kube, right: Right) -> bool:
+    """The API server's own answer, by a SelfSubjectAccessReview, which everybody may ask and which keeps nothing."""
+    attributes = {
+        "verb": right.verb,
+        "group": right.kind.group,
+        "resource": right.kind.plural,
+        "subresource": right.sub,
+        "namespace": right.namespace,
+        "name": right.name,
+    }
+    review = {
+        "apiVersion": ACCESS_REVIEW.api,
+        "kind": ACCESS_REVIEW.name,
+        "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
+    }
+    return bool((kube.api.post(ACCESS_REVIEW.path(), review).get("status") or {}).get("allowed"))
+
+
+def _granted(code: int, body: bytes) -> bytes:
+    if not 200 <= code < 300:
+        raise refusal(code, body)
+    return body
+
+
+def _parsed(body: bytes) -> Json:
+    try:
+        found: Json = json.loads(body)
+    except ValueError as error:
+        hint = "Whatever answers there is not an API server. Check host and proxy."
+        raise OpsError(ErrorKind.UNSUPPORTED, "the answer is not JSON", hint, code="not_kubernetes") from error
+    return found
+
+
+def _managed(version: str) -> str:
+    """Whose cluster it is, as far as its version tells; empty for one's own."""
+    names = {"-eks-": "eks", "-gke.": "gke", "-aliyun": "ack", "+k3s": "k3s", "+rke2": "rke2"}
+    return next((name for mark, name in names.items() if mark in version), "")
