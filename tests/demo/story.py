@@ -167,7 +167,7 @@ def first_accepted(app: Writer, begun: float, played: PlayResult) -> float:
     """time.monotonic() of the first write that the application got through after `begun`."""
     again = app.accepted_again_after(begun)
     if again is None:
-        raise BrokenPromise(f"no write was accepted; last refusal: {app.last_error}\n{played.stdout}")
+        raise BrokenPromise(f"no write was accepted; last refusal: {app.last_error}\n{played.stdout}\n{played.stderr}")
     return again
 
 
