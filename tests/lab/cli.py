@@ -44,6 +44,7 @@ STARTERS: Mapping[str, Callable[..., Topology]] = {
     "tls": start_tls,
 }
 POSTGRES = "postgres"
+KUBERNETES = "kubernetes"
 POSTGRES_TOPOLOGIES = ("single", "pair", "pgbouncer")
 _HOST_VARIABLES = {
     "ansible_connection": "local",
@@ -158,6 +159,14 @@ def down(home: Home, options: argparse.Namespace) -> int:
         _end(home, topology, same)
         home.save(residents)
         print(f"{topology}: {'down' if same else 'was not up'}")
+    return 0
+
+
+def build(_home: Home, _options: argparse.Namespace) -> int:
+    """Build what is too long to be built at the first use."""
+    from tests.lab.kubernetes_build import build as build_kubernetes
+
+    print(build_kubernetes().folder)
     return 0
 
 
@@ -295,6 +304,9 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--topology", choices=[*STARTERS, *POSTGRES_TOPOLOGIES[1:]], default="single")
     start.add_argument("--maxmemory", help="limit of each data server, such as 64mb")
     start.set_defaults(run=up)
+    made = verbs.add_parser("build", help="build what the lab needs and no package has")
+    made.add_argument("product", choices=[KUBERNETES])
+    made.set_defaults(run=build)
     verbs.add_parser("status", help="show what is up").set_defaults(run=status)
     end = verbs.add_parser("down", help="stop what `up` started")
     known = [*STARTERS, *(f"{POSTGRES}-{name}" for name in POSTGRES_TOPOLOGIES)]

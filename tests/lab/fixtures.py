@@ -27,7 +27,8 @@ from tests.lab.redis_servers import (
 )
 from tests.lab.world import Lab, lab
 
-if TYPE_CHECKING:  # psycopg2 is for those who ask for a PostgreSQL server
+if TYPE_CHECKING:  # drivers are for those who ask for such a server
+    from tests.lab.kubernetes_cluster import Cluster as Kubernetes
     from tests.lab.postgres_servers import PostgresPair, PostgresServer
 
 
@@ -125,3 +126,49 @@ def postgres_pair(postgres_lab: Lab) -> PostgresPair:
     from tests.lab.postgres_servers import start_pair
 
     return postgres_lab.start(start_pair)
+
+
+@pytest.fixture(scope="session")
+def kubernetes_session_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Skipped where no Kubernetes was built."""
+    _skip_without_kubernetes()
+    yield from _lab_of(request)
+
+
+@pytest.fixture
+def kubernetes_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """`kubernetes_lab.start(start_cluster, metrics=True)`; skipped where no Kubernetes was built."""
+    _skip_without_kubernetes()
+    yield from _lab_of(request)
+
+
+def _skip_without_kubernetes() -> None:
+    from tests.lab.kubernetes_build import unavailable
+
+    if reason := unavailable():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def cluster(kubernetes_session_lab: Lab) -> Kubernetes:
+    """One for the whole session: work in `namespace`, and leave the nodes and the API server as they are."""
+    from tests.lab.kubernetes_cluster import start_cluster
+
+    return kubernetes_session_lab.start(start_cluster)
+
+
+@pytest.fixture
+def namespace(cluster: Kubernetes) -> Iterator[str]:
+    """A fresh one in `cluster`."""
+    cluster.prove_own()
+    name = cluster.new_namespace()
+    yield name
+    cluster.delete_namespace(name)
+
+
+@pytest.fixture
+def own_cluster(kubernetes_lab: Lab) -> Kubernetes:
+    """A cluster of the test's own, to be stopped, frozen or broken as a whole."""
+    from tests.lab.kubernetes_cluster import start_cluster
+
+    return kubernetes_lab.start(start_cluster)

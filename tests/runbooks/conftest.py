@@ -20,6 +20,11 @@ redis_cluster = fixtures.redis_cluster
 postgres_lab = fixtures.postgres_lab
 postgres_single = fixtures.postgres_single
 postgres_pair = fixtures.postgres_pair
+kubernetes_session_lab = fixtures.kubernetes_session_lab
+kubernetes_lab = fixtures.kubernetes_lab
+cluster = fixtures.cluster
+namespace = fixtures.namespace
+own_cluster = fixtures.own_cluster
 
 
 @pytest.fixture(autouse=True)
