@@ -8,8 +8,12 @@ is one connection pool and the headers that prove who one is.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+import ssl
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +40,7 @@ _IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the options point. C(kubeconfig) and C(context) are empty for the client's defaults. Seconds."""
+    """Where the options point. C(context) is empty for the kubeconfig's current one. Seconds."""
 
     kubeconfig: str = ""
     context: str = ""
@@ -67,23 +71,29 @@ class Line:
 
     @property
     def place(self) -> str:
-        """C(host:port) of the API server."""
-        return urlsplit(self.url).netloc
+        """C(host:port) of the API server; several clusters may be behind one host, each with a path of its own."""
+        parts = urlsplit(self.url)
+        return f"{parts.netloc}{parts.path}".rstrip("/")
 
 
 def address_of(params: Params, environ: Mapping[str, str]) -> Address:
-    """The address from the options; a variable counts only where its option is not given."""
+    """The address from the options; a variable counts only where no option says the same, or the contrary."""
     found = {name: _given(params, name, environ) for name in _VARIABLES}
-    verify = found.pop("validate_certs")
-    nowhere = not (found["kubeconfig"] or found["host"] or found["context"] or environ.get("KUBECONFIG"))
-    in_pod = nowhere and not _default_kubeconfig(environ).exists() and _IN_POD.exists()
+    if params.get("kubeconfig") or params.get("context"):
+        found["host"] = ""  # the variable would lead to another cluster than the option
+    verify, named = found.pop("validate_certs"), found["kubeconfig"] or environ.get("KUBECONFIG", "")
+    default = Path(environ.get("HOME", "~")).expanduser() / ".kube" / "config"
+    nowhere = not (named or found["host"] or found["context"] or default.exists())
+    groups = tuple(params.get("impersonate_groups") or ())
+    if groups and not found["impersonate_user"]:
+        raise bad_parameter("impersonate_groups", "there is nobody to be in these groups", "Give impersonate_user too.")
     return Address(
-        **found,
+        **{**found, "kubeconfig": named or str(default)},
         validate_certs=None if verify == "" else verify.lower() not in ("false", "no", "0", "off"),
-        impersonate_groups=tuple(params.get("impersonate_groups") or ()),
+        impersonate_groups=groups,
         connect_timeout=params.get("connect_timeout") or 5.0,
         request_timeout=params.get("request_timeout") or 30.0,
-        in_pod=in_pod,
+        in_pod=nowhere and _IN_POD.exists(),
     )
 
 
@@ -92,79 +102,143 @@ def _given(params: Params, name: str, environ: Mapping[str, str]) -> str:
     return str(value) if value is not None else environ.get(_VARIABLES[name], "")
 
 
-def _default_kubeconfig(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("HOME", "~")).expanduser() / ".kube" / "config"
-
-
 def open_line(address: Address) -> Line:
     """Reads what has to be read, and opens nothing yet. Raises for a kubeconfig or context that is not there."""
     client = importlib.import_module("kubernetes.client")
-    configuration = _configuration(address, client)
-    for option, name in (
-        ("ca_cert", "ssl_ca_cert"),
-        ("client_cert", "cert_file"),
-        ("client_key", "key_file"),
-        ("proxy", "proxy"),
-    ):
-        if getattr(address, option):
-            setattr(configuration, name, getattr(address, option))
-    if address.validate_certs is not None:
-        configuration.verify_ssl = address.validate_certs
-    rest = importlib.import_module("kubernetes.client.rest").RESTClientObject(configuration)
+    with _scratch() as scratch:
+        configuration = _configuration(address, client, scratch)
+        _override(configuration, address)
+        pool = importlib.import_module("kubernetes.client.rest").RESTClientObject(configuration).pool_manager
+        if configuration.host.startswith("https"):
+            pool.connection_pool_kw.update(ssl_context=_trust(configuration), ca_certs=None, cert_file=None)
+            pool.connection_pool_kw.update(key_file=None)
 
     def headers() -> Iterable[tuple[str, str]]:
-        return [*_identity(configuration), *_impersonated(address)]
+        return [*_identity(configuration, address), *_impersonated(address)]
 
-    return Line(configuration.host.rstrip("/"), rest.pool_manager, headers)
+    return Line(configuration.host.rstrip("/"), pool, headers)
 
 
-def _configuration(address: Address, client: Any) -> Any:
+def _override(configuration: Any, address: Address) -> None:
+    """Puts what the options say in the place of what the kubeconfig says."""
+    if address.api_key:
+        # The API server would take the certificate's user, not the token's.
+        configuration.cert_file = configuration.key_file = None
+    names = {"ca_cert": "ssl_ca_cert", "client_cert": "cert_file", "client_key": "key_file", "proxy": "proxy"}
+    for option, name in names.items():
+        value = getattr(address, option)
+        if value and option != "proxy" and not Path(value).is_file():
+            raise OpsError(Kind.NOT_FOUND, f"{option}: there is no file {value}", f"Correct {option}.", code="no_file")
+        if value:
+            setattr(configuration, name, value)
+    if address.validate_certs is not None:
+        configuration.verify_ssl = address.validate_certs
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    """A folder for the files that the client makes of a kubeconfig's keys and certificates; nothing of it stays.
+
+    The client itself removes them when the process ends, which a worker of Ansible never does in order.
+    """
+    forget = importlib.import_module("kubernetes.config.kube_config")._cleanup_temp_files
+    with tempfile.TemporaryDirectory(prefix="sre-runbooks-") as folder:
+        forget()
+        try:
+            yield folder
+        finally:
+            forget()
+
+
+def _trust(configuration: Any) -> ssl.SSLContext:
+    """The certificates, read now: their files are gone when the first connection is made."""
+    util = importlib.import_module("urllib3.util")
+    context: ssl.SSLContext = util.ssl_.create_urllib3_context(
+        cert_reqs=ssl.CERT_REQUIRED if configuration.verify_ssl else ssl.CERT_NONE
+    )
+    try:
+        context.load_verify_locations(configuration.ssl_ca_cert or importlib.import_module("certifi").where())
+        if configuration.cert_file:
+            context.load_cert_chain(configuration.cert_file, configuration.key_file or None)
+    except ssl.SSLError as error:
+        hint = "Check ca_cert, client_cert and client_key, or the same in the kubeconfig."
+        raise OpsError(Kind.AUTH, f"a certificate or key cannot be read ({error})", hint, code="certificate") from error
+    return context
+
+
+def _configuration(address: Address, client: Any, scratch: str) -> Any:
+    configuration = client.Configuration()
     if address.host:
-        configuration = client.Configuration()
         configuration.host = address.host if "://" in address.host else f"https://{address.host}"
-        if address.api_key:
-            configuration.api_key = {"authorization": f"Bearer {address.api_key}"}
         return configuration
     config = importlib.import_module("kubernetes.config")
     try:
         if address.in_pod:
-            configuration = client.Configuration()
             config.load_incluster_config(client_configuration=configuration)
         else:
-            configuration = _from_kubeconfig(address, config)
+            _load_kubeconfig(address, config, configuration, scratch)
     except config.ConfigException as error:
         raise _unusable(address, str(error)) from error
-    if address.api_key:
-        configuration.api_key = {"authorization": f"Bearer {address.api_key}"}
     return configuration
 
 
-def _from_kubeconfig(address: Address, config: Any) -> Any:
+def _load_kubeconfig(address: Address, config: Any, configuration: Any, scratch: str) -> None:
     paths = [Path(part).expanduser() for part in address.kubeconfig.split(os.pathsep) if part]
     path = os.pathsep.join(map(str, paths))
-    if paths and not any(part.is_file() for part in paths):
-        hint = "Name a kubeconfig that is there, in kubeconfig, K8S_AUTH_KUBECONFIG or KUBECONFIG."
+    if not any(part.is_file() for part in paths):
+        hint = "Name a kubeconfig that is there, in kubeconfig, K8S_AUTH_KUBECONFIG or KUBECONFIG; or give host."
         raise OpsError(Kind.NOT_FOUND, f"there is no kubeconfig {path}", hint, code="no_kubeconfig")
+    with _complaints() as said:
+        try:
+            config.load_kube_config(
+                path, address.context or None, client_configuration=configuration, temp_file_path=scratch
+            )
+        except config.ConfigException:
+            raise
+        except Exception as error:  # a broken file makes the client raise anything
+            words = f"the kubeconfig {path} cannot be read ({' '.join(str(error).split())})"
+            hint = "Compare it with what kubectl config view shows."
+            raise OpsError(Kind.PRECONDITION, words, hint, code="kubeconfig") from error
+    if said and not (configuration.api_key or configuration.cert_file or address.api_key or address.client_cert):
+        raise _no_token(said[-1])
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """What is logged meanwhile: of a program for tokens that fails, the client says so there and goes on without."""
+    said: list[str] = []
+
+    class Listener(logging.Handler):
+        """Keeps the words, and keeps them from the screen."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    listener = Listener(logging.ERROR)
+    logging.getLogger().addHandler(listener)
     try:
-        return config.new_client_from_config(path or None, address.context or None).configuration
-    except (ValueError, TypeError, AttributeError) as error:
-        raise bad_parameter("kubeconfig", f"{path or 'the default one'} cannot be read ({error})") from error
+        yield said
+    finally:
+        logging.getLogger().removeHandler(listener)
+
+
+def _no_token(words: str) -> OpsError:
+    hint = "The kubeconfig asks a program for its token. Install it where this runs and log in, or give api_key."
+    return OpsError(Kind.AUTH, f"no token: {words}", hint, code="exec_plugin")
 
 
 def _unusable(address: Address, words: str) -> OpsError:
     if address.context and address.context in words:
         hint = "kubectl config get-contexts shows those that are there."
         return OpsError(Kind.NOT_FOUND, f"there is no context {address.context}", hint, code="no_context")
-    if "exec" in words or "auth-provider" in words:
-        hint = "The kubeconfig asks a program for its token. Install it where this runs, or give api_key."
-        return OpsError(Kind.AUTH, words, hint, code="exec_plugin")
     hint = "Give kubeconfig and context, or host and api_key."
-    code = "no_kubeconfig" if "No configuration found" in words or "no configuration" in words else "kubeconfig"
-    return OpsError(Kind.NOT_FOUND if code == "no_kubeconfig" else Kind.PRECONDITION, words, hint, code=code)
+    return OpsError(Kind.PRECONDITION, f"kubeconfig {address.kubeconfig}: {words}", hint, code="kubeconfig")
 
 
-def _identity(configuration: Any) -> list[tuple[str, str]]:
+def _identity(configuration: Any, address: Address) -> list[tuple[str, str]]:
     """The client refreshes tokens that expire when it is asked for its settings."""
+    if address.api_key:
+        return [("authorization", f"Bearer {address.api_key}")]
     token = configuration.auth_settings().get("BearerToken") or {}
     return [("authorization", str(token["value"]))] if token.get("value") else []
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +28,13 @@ MANAGER = "sre.runbooks"
 
 #: Objects a page: the API server's own tools take as many.
 PAGE = 500
+
+#: How often a list is begun anew that expires again and again while it is read.
+_RESTARTS = 5
+#: Seconds between the tries of a request that does no harm twice; more than C(_PATIENCE) is nobody made to wait.
+_PAUSES = (0.2, 0.5, 1.0)
+_PATIENCE = 10.0
+_BUSY = (429, 503)
 
 
 class Patch(StrEnum):
@@ -94,32 +103,29 @@ class HttpApi:
     """The API over the Kubernetes client's own pool of connections. Writes are never repeated by themselves."""
 
     def __init__(self, line: Line, address: Address) -> None:
-        util = importlib.import_module("urllib3.util")
-        self._headers = importlib.import_module("urllib3").HTTPHeaderDict
+        self._headers = importlib.import_module("urllib3._collections").HTTPHeaderDict
+        self._broken = importlib.import_module("urllib3.exceptions").ProtocolError
         self._line = line
-        self._timeout = util.Timeout(connect=address.connect_timeout, read=address.request_timeout)
-        # A read does no harm twice. The server says in a header when it has time again.
-        self._again = util.Retry(
-            total=3, connect=1, status_forcelist=(429, 503), backoff_factor=0.2, raise_on_status=False
+        self._timeout = importlib.import_module("urllib3.util").Timeout(
+            connect=address.connect_timeout, read=address.request_timeout
         )
 
     def get(self, path: str, **query: str) -> Json:
         return _parsed(self._read(path, query))
 
     def pages(self, path: str, **query: str) -> Iterator[list[Json]]:
-        token, seen, restarted = "", set[str](), False
+        token, seen, restarts = "", set[str](), 0
         while True:
             asked = {"limit": str(PAGE), **query, **({"continue": token} if token else {})}
             code, body = self._ask("GET", path, asked)
-            if code == 410 and token:
-                token = expired_token(body)
-                restarted = restarted or not token
+            if code == 410 and token and restarts < _RESTARTS:
+                token, restarts = expired_token(body), restarts + 1
                 continue
             answer = _parsed(_granted(code, body))
             items = answer.get("items") or []
-            fresh = [item for item in items if item["metadata"]["uid"] not in seen] if restarted else items
-            seen.update(item["metadata"].get("uid", "") for item in items)
-            yield fresh
+            names = [_name_of(item) for item in items]
+            yield [item for item, name in zip(items, names, strict=True) if not restarts or name not in seen]
+            seen.update(names)
             token = str((answer.get("metadata") or {}).get("continue") or "")
             if not token:
                 return
@@ -154,22 +160,34 @@ class HttpApi:
     def _ask(
         self, method: str, path: str, query: Mapping[str, str], body: Any = None, content: str = ""
     ) -> tuple[int, bytes]:
+        """Status and body. What does no harm twice is asked again when the server is busy or hangs up."""
+        url = f"{self._line.url}{path}" + (f"?{urlencode(query)}" if query else "")
+        harmless = method == "GET" or "dryRun" in query or path == ACCESS_REVIEW.path()
+        for pause in _PAUSES if harmless else ():
+            try:
+                answer = self._send(method, url, body, content)
+            except self._broken:
+                continue
+            asked = str(answer.headers.get("Retry-After") or "")
+            wanted = float(asked) if asked.isdigit() else 0.0
+            if answer.status not in _BUSY or wanted > _PATIENCE:
+                return answer.status, answer.data
+            time.sleep(max(pause, wanted))
+        answer = self._send(method, url, body, content)
+        return answer.status, answer.data
+
+    def _send(self, method: str, url: str, body: Any, content: str) -> Any:
         headers = self._headers({"accept": "application/json, */*", "user-agent": MANAGER})
         for name, value in self._line.headers():
             headers.add(name, value)
-        url = f"{self._line.url}{path}" + (f"?{urlencode(query)}" if query else "")
         if content:
             headers["content-type"] = content
-        answer = self._line.pool.request(
-            method,
-            url,
-            body=None if body is None else json.dumps(body),
-            headers=headers,
-            timeout=self._timeout,
-            retries=self._again if method == "GET" else False,
-            redirect=False,
-        )
-        return answer.status, answer.data
+        data = None if body is None else json.dumps(body)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whoever sets validate_certs=false knows
+            return self._line.pool.urlopen(
+                method, url, body=data, headers=headers, timeout=self._timeout, retries=False, redirect=False
+            )
 
 
 @contextmanager
@@ -188,25 +206,51 @@ def connect(params: Params) -> Iterator[Kube]:
 
 def identify(api: Api, place: str) -> Kube:
     """Which cluster answers. C(kube-system) lives as long as its cluster; who may not read it goes by the address."""
-    version = api.get("/version")
+    minor = _version(api)
     try:
         uid = str(api.get(NAMESPACE.path(name="kube-system"))["metadata"]["uid"])
     except OpsError as error:
         if error.kind is not ErrorKind.FORBIDDEN:
             raise
         uid = ""
-    minor = str(version.get("gitVersion", "")).lstrip("v")
     return Kube(Target("kubernetes", place, uid or place, minor, "cluster", _managed(minor)), api, uid)
+
+
+def _version(api: Api) -> str:
+    """C(1.36.3). Many things answer on port 443: only an API server has this page."""
+    try:
+        found = api.get("/version")
+    except OpsError as error:
+        if error.kind not in (ErrorKind.NOT_FOUND, ErrorKind.UNSUPPORTED):
+            raise
+        found = {}
+    if not isinstance(found, dict) or "gitVersion" not in found:
+        hint = "Whatever answers there is no API server, or a login page before it. Check host, kubeconfig and proxy."
+        raise OpsError(ErrorKind.UNSUPPORTED, "/version is not that of Kubernetes", hint, code="not_kubernetes")
+    return str(found["gitVersion"]).lstrip("v")
 
 
 def expect(params: Params, kube: Kube) -> None:
     """Refuses a cluster that is not the one meant."""
-    wanted = params.get("expect_cluster")
-    names = {kube.uid, kube.target.name, kube.target.name.rpartition(":")[0]}
+    wanted, place = str(params.get("expect_cluster") or ""), kube.target.name
+    # A host that has a path holds several clusters: its name alone says nothing.
+    names = {kube.uid, place, "" if "/" in place else place.rpartition(":")[0]}
     if wanted and wanted.removeprefix("https://").rstrip("/") not in names - {""}:
         words = f"{kube.target.name} ({kube.uid or 'its kube-system may not be read'}) is not {wanted}"
         hint = "Look at kubeconfig, context, KUBECONFIG and K8S_AUTH_*: one of them points elsewhere."
         raise OpsError(ErrorKind.PRECONDITION, words, hint, code="wrong_target")
+
+
+def require_namespace(kube: Kube, name: str) -> None:
+    """Raises C(not_found) for a namespace that is not there: its lists would only be empty, as if all were well."""
+    try:
+        kube.get(NAMESPACE, "", name)
+    except OpsError as error:
+        if error.kind is ErrorKind.NOT_FOUND:
+            hint = "Check namespace, kubeconfig and context: it may be there in another cluster."
+            raise OpsError(ErrorKind.NOT_FOUND, f"there is no namespace {name}", hint, code="no_namespace") from error
+        if error.kind is not ErrorKind.FORBIDDEN:  # who may not look has to go by what the lists say
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +293,12 @@ def allowed(kube: Kube, right: Right) -> bool:
         "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
     }
     return bool((kube.api.post(ACCESS_REVIEW.path(), review).get("status") or {}).get("allowed"))
+
+
+def _name_of(item: Json) -> str:
+    """What is measured has no uid."""
+    metadata = item["metadata"]
+    return str(metadata.get("uid") or f"{metadata.get('namespace', '')}/{metadata['name']}")
 
 
 def _granted(code: int, body: bytes) -> bytes:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,9 @@ _DRY_RUN = Meaning(Kind.UNSUPPORTED, "dry_run", "An admission webhook with side 
 _QUOTA = Meaning(Kind.EXHAUSTED, "quota", "The namespace's ResourceQuota has no room. Free some, or have it raised.")
 
 _CODES: Mapping[int, Meaning] = {
+    300: Meaning(
+        Kind.UNSUPPORTED, "not_kubernetes", "It points elsewhere, as login pages do. Check host, kubeconfig and proxy."
+    ),
     400: Meaning(Kind.PRECONDITION, "bad_request", "The API server does not take this request."),
     401: Meaning(Kind.AUTH, "token", "The token or certificate is not valid, or has expired. Log in anew."),
     403: Meaning(Kind.FORBIDDEN, "rbac", "Have the right granted to this user by a Role or ClusterRole."),
@@ -42,6 +46,14 @@ _CODES: Mapping[int, Meaning] = {
 
 #: Words of a status that say more than its number. The first that is found counts.
 _WORDS: tuple[tuple[str, Meaning], ...] = (
+    (
+        "HTTP request to an HTTPS server",
+        Meaning(Kind.UNREACHABLE, "plain_http", "Write https:// in host, or in the kubeconfig's server."),
+    ),
+    (
+        'User "system:anonymous"',
+        Meaning(Kind.AUTH, "anonymous", "Nothing says who asks. Give api_key, or a kubeconfig whose user has a token."),
+    ),
     ("does not support dry run", _DRY_RUN),
     ("denied the request", _ADMISSION),
     ("ValidatingAdmissionPolicy", _ADMISSION),
@@ -63,10 +75,14 @@ _BELOW: Mapping[type[BaseException], Meaning] = {
     ssl.SSLCertVerificationError: Meaning(
         Kind.UNREACHABLE, "tls", "The server's certificate is not from this authority, or for another name."
     ),
-    ssl.SSLError: Meaning(Kind.UNREACHABLE, "tls", "Check ca_cert, client_cert and client_key."),
+    ssl.SSLError: Meaning(
+        Kind.UNREACHABLE, "tls", "Check client_cert and client_key, and that what listens there speaks TLS."
+    ),
     socket.gaierror: Meaning(Kind.UNREACHABLE, "dns", "The API server's name does not resolve. Check host."),
     ConnectionRefusedError: later(Kind.UNREACHABLE, "refused", "Nothing listens there. Check host and port."),
     TimeoutError: later(Kind.TIMEOUT, "timeout", "No answer in time. See whether the API server is well."),
+    PermissionError: Meaning(Kind.PRECONDITION, "file", "Let this user read the file."),
+    FileNotFoundError: Meaning(Kind.NOT_FOUND, "no_file", "Correct the name of the file."),
 }
 #: urllib3's exceptions by name, where the cause beneath was dropped.
 _WRAPPERS: Mapping[str, Meaning] = {
@@ -82,11 +98,12 @@ _BROKE = later(Kind.UNREACHABLE, "connection", "The connection broke. See whethe
 def refusal(code: int, body: bytes) -> OpsError:
     """The answer to a request that was not granted. C(facts) holds the status' own details."""
     status = _status(body)
-    words = str(status.get("message") or body[:300].decode("utf-8", "replace") or f"HTTP {code}")
-    meaning = next((found for text, found in _WORDS if text in words), None)
+    words = str(status.get("message") or f"HTTP {code} {_bare(body)}".rstrip())
+    # A name that is not there may be any words.
+    meaning = None if code in (401, 404) else next((found for text, found in _WORDS if text in words), None)
     if meaning is None and code == 429 and _causes_of(status, "DisruptionBudget"):
         meaning = _BUDGET
-    error = (meaning or _CODES.get(code) or _CODES[500 if code >= 500 else 400]).error(words)
+    error = (meaning or _CODES.get(code) or _CODES[min(500, code // 100 * 100)]).error(words)
     error.facts = {"status": {"code": code, "reason": status.get("reason", "")}}
     return error
 
@@ -111,6 +128,12 @@ def translate(error: Exception) -> OpsError | None:
         if type(link).__name__ in _WRAPPERS:
             return _WRAPPERS[type(link).__name__].error(words)
     return _BROKE.error(words)
+
+
+def _bare(body: bytes) -> str:
+    """The beginning of a page that is not from an API server, without its tags."""
+    text = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", body[:2000].decode("utf-8", "replace"), flags=re.DOTALL)
+    return " ".join(text.split())[:200]
 
 
 def _status(body: bytes) -> Json:

@@ -10,7 +10,7 @@ from typing import Any
 
 from .._core.errors import Kind as ErrorKind
 from .._core.errors import OpsError
-from .client import Kube
+from .client import Kube, require_namespace
 from .errors import Json
 from .kinds import DEPLOYMENT, POD, REPLICA_SET, WORKLOADS, Kind
 
@@ -97,6 +97,7 @@ def workload_of(kube: Kube, kind: str, namespace: str, name: str) -> Workload:
     except OpsError as error:
         if error.kind is not ErrorKind.NOT_FOUND:
             raise
+    require_namespace(kube, namespace)
     names = [item["metadata"]["name"] for item in kube.all(known, namespace)]
     close = difflib.get_close_matches(name, names, n=3)
     hint = (
