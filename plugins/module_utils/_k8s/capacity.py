@@ -18,7 +18,7 @@ from .._core.errors import OpsError
 from .client import Kube
 from .errors import Json
 from .kinds import LIMIT_RANGE, NODE, POD, QUOTA
-from .quantity import quantity
+from .quantity import plain, quantity
 
 Amounts = Mapping[str, Decimal]
 _DONE = "status.phase!=Succeeded,status.phase!=Failed"
