@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 
@@ -136,6 +137,21 @@ def offer_postgres() -> None:
         print("setup: it could not be installed; the tests of PostgreSQL will be skipped", flush=True)
 
 
+def offer_prometheus() -> None:
+    """For the tests only, and without its service: the package is unpacked and not installed, which needs no rights."""
+    if shutil.which("prometheus", path=f"{BIN}{os.pathsep}{os.environ['PATH']}") or not shutil.which("apt-get"):
+        return
+    print("setup: fetching Prometheus for its tests", flush=True)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(["apt-get", "download", "-qq", "prometheus"], cwd=folder, check=True)
+            package = next(Path(folder).glob("prometheus_*.deb"))
+            run("dpkg-deb", "--extract", package, folder)
+            shutil.copy2(Path(folder) / "usr/bin/prometheus", BIN / "prometheus")
+    except (subprocess.CalledProcessError, OSError, StopIteration):
+        print("setup: it could not be fetched; the tests of Prometheus will be skipped", flush=True)
+
+
 def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036  (this is where older ones are told)
         sys.exit("setup: Python 3.11 or newer is needed; name one with PYTHON=...")
@@ -148,6 +164,7 @@ def main() -> None:
         install_server()
     if "--all" in sys.argv[1:]:
         offer_postgres()
+        offer_prometheus()
     STAMP.write_text(digest())
 
 

@@ -23,13 +23,16 @@ _PLACES = frozenset(
     | {"sentinels", "sentinel_service", "expect_host"}
 )
 
+#: Modules without a server of their own, and one for which a place where nobody answers is an answer too.
+_PLACELESS = ("parameters", "probe")
+
 
 @pytest.fixture
 def connection(name: str, request: pytest.FixtureRequest) -> dict[str, Any]:
     """A server of the module's product, with a little of everything that its examples name."""
     if name.startswith("postgres"):
         return _postgres(request.getfixturevalue("postgres_single"))
-    return {} if name == "parameters" else _redis(request.getfixturevalue("redis_lab"))
+    return {} if name in _PLACELESS else _redis(request.getfixturevalue("redis_lab"))
 
 
 def _redis(redis_lab: Lab) -> dict[str, Any]:
@@ -59,7 +62,7 @@ def examples(name: str) -> list[dict[str, Any]]:
 def aimed(task: dict[str, Any], connection: dict[str, Any]) -> dict[str, Any]:
     """The task with its connection turned to the lab; everything else as it is printed."""
     module = next((key for key in task if key.startswith("sre.runbooks.")), None)
-    if module is None:  # it shows what to do with a result
+    if module is None or not connection:  # it shows what to do with a result, or has nowhere to go
         return task
     kept = {key: value for key, value in (task[module] or {}).items() if key not in _PLACES}
     return {**task, module: {**kept, **connection}}

@@ -45,8 +45,18 @@ class Spec:
         return {name: dict(option) for name, option in self.options.items()}
 
     def secrets(self, params: Params) -> Iterator[str]:
-        """The values given for options marked C(no_log)."""
+        """The values given for options marked C(no_log), also those within a dictionary or a list."""
         for name, option in self.options.items():
-            value = params.get(name)
-            if option.get("no_log") and isinstance(value, str) and value:
-                yield value
+            if option.get("no_log"):
+                yield from _texts(params.get(name))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and value:
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _texts(part)

@@ -124,3 +124,9 @@ def test_specs_join_and_refuse_a_name_twice() -> None:
     assert joined.rules() == {"mutually_exclusive": [("a", "b")], "required_together": [("a", "b")]}
     with pytest.raises(ValueError, match="twice"):
         one | one
+
+
+def test_secrets_within_options_are_found() -> None:
+    spec = Spec({"headers": {"type": "dict", "no_log": True}, "url": {"type": "str"}})
+    params = {"headers": {"X-Token": "t0ken", "X-More": ["m0re", 5, ""], "X-None": None}, "url": "http://h"}
+    assert list(spec.secrets(params)) == ["t0ken", "m0re"]
