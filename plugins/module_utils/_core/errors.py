@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from .plan import Done
+from .plan import Done, Finding
 
 
 class Kind(StrEnum):
@@ -34,6 +34,7 @@ class OpsError(Exception):
     C(hint) says what to do next. C(code) names the cause more finely than the kind
     (C(dns), C(tls), C(loading)); C(retryable) is true where the same call may succeed later.
     C(done) is what a step had done before it failed: bulk work that was cut short has changed something.
+    C(findings) are what the failure showed; they join those of the plan.
     """
 
     kind: Kind
@@ -43,6 +44,7 @@ class OpsError(Exception):
     retryable: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     done: Done | None = None
+    findings: tuple[Finding, ...] = ()
 
     def __str__(self) -> str:
         return self.message

@@ -172,7 +172,9 @@ def _missed(taken: _Taken) -> list[Spared]:
 
 def _failure(taken: _Taken, error: OpsError) -> dict[str, Any]:
     left = [step for step, done in taken.done if done.count and step.undo.words not in taken.undone]
-    described = _described(taken.plan, taken) if taken.plan else {}
+    seen = taken.aftermath
+    taken.aftermath = Aftermath(seen.facts, (*seen.findings, *error.findings))
+    described = _described(taken.plan, taken) if taken.plan else _found(error)
     extra: Mapping[str, Any] = {name: value for name, value in error.facts.items() if name not in described}
     return {
         **described,
@@ -184,6 +186,10 @@ def _failure(taken: _Taken, error: OpsError) -> dict[str, Any]:
         "msg": f"{error.message}. {error.hint}".rstrip() if error.hint else error.message,
         "error": error.as_dict(),
     }
+
+
+def _found(error: OpsError) -> dict[str, Any]:
+    return {"findings": [finding.as_dict() for finding in error.findings]} if error.findings else {}
 
 
 def _missing(driver: str) -> OpsError:
