@@ -14,18 +14,23 @@ from tests.bench.measure import CACHE
 
 #: The bundle of ansible-core 2.19.
 BUNDLE = "ansible==12.3.0"
-_INSIDE = "ansible_collections/community"
-_NAMES = ("general", "postgresql")
+_INSIDE = "ansible_collections"
+_NAMES = ("community/general", "community/postgresql", "kubernetes/core")
 
 
 def community_general() -> str | None:
     """Its version, once it is in the cache; None where the bundle cannot be had."""
-    return _version("general")
+    return _version("community/general")
 
 
 def community_postgresql() -> str | None:
     """Its version, once it is in the cache; None where the bundle cannot be had."""
-    return _version("postgresql")
+    return _version("community/postgresql")
+
+
+def kubernetes_core() -> str | None:
+    """Its version, once it is in the cache; None where the bundle cannot be had."""
+    return _version("kubernetes/core")
 
 
 def _version(name: str) -> str | None:
@@ -34,7 +39,7 @@ def _version(name: str) -> str | None:
         try:
             _fetch(CACHE / "collections")
         except subprocess.CalledProcessError as error:
-            print(f"SKIPPED community.{name}: {BUNDLE} cannot be had: {error.stderr[-300:]}", file=sys.stderr)
+            print(f"SKIPPED {name.replace('/', '.')}: {BUNDLE} cannot be had: {error.stderr[-300:]}", file=sys.stderr)
             return None
     version: str = json.loads(manifest.read_text())["collection_info"]["version"]
     return version
