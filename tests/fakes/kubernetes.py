@@ -122,7 +122,7 @@ class FakeApi:
 
     def add(self, manifest: Mapping[str, Any], namespace: str = "shop") -> Json:
         """Puts an object there as it is, its status too. A namespace appears with its first object."""
-        made = copy.deepcopy(dict(manifest))
+        made: Json = json.loads(json.dumps(manifest))  # parts that it shares with others become its own
         kind = next(kind for kind in _KINDS if kind.name == made["kind"])
         made.setdefault("apiVersion", kind.api)
         self.served.add(kind)
@@ -186,6 +186,8 @@ class FakeApi:
             words = f"a container name must be specified for pod {request.name}, choose one of: {names}"
             raise _error(400, words)
         name = query.get("container") or names[0]
+        if name not in names:
+            raise _error(400, f"container {name} is not valid for pod {request.name}")
         previous = query.get("previous") == "true"
         if (request.namespace, request.name, name, previous) not in self.logs:
             if previous:
@@ -205,7 +207,7 @@ class FakeApi:
 
     def put(self, path: str, body: Json, *, dry_run: bool = False) -> Json:
         request = self._asked("PUT", path, {}, body, dry_run)
-        return self._update(request, self._found(request), copy.deepcopy(body))
+        return self._update(request, self._found(request), json.loads(json.dumps(body)))
 
     def post(self, path: str, body: Json, *, dry_run: bool = False) -> Json:
         request = self._asked("POST", path, {}, body, dry_run)
@@ -213,7 +215,7 @@ class FakeApi:
             return self._reviewed(body)
         if request.sub == "eviction":
             return self._evict(request)
-        return self._create(request, copy.deepcopy(body))
+        return self._create(request, json.loads(json.dumps(body)))
 
     def delete(self, path: str, options: Json, *, dry_run: bool = False) -> Json:
         request = self._asked("DELETE", path, {}, options, dry_run)
@@ -261,7 +263,8 @@ class FakeApi:
     def _update(self, request: Request, found: Json, wanted: Json) -> Json:
         meta, asked = found["metadata"], wanted["metadata"]
         if asked.get("uid", meta["uid"]) != meta["uid"]:
-            raise _changed(request, f"Precondition failed: UID in precondition: {asked['uid']}, UID in object meta: ")
+            causes = [{"reason": "FieldValueInvalid", "field": "metadata.uid", "message": "field is immutable"}]
+            raise _error(422, f'"{request.name}" is invalid: metadata.uid', details={"causes": causes})
         if asked.get("resourceVersion", meta["resourceVersion"]) != meta["resourceVersion"]:
             raise _changed(request, "the object has been modified; please apply your changes to the latest version")
         fixed = ("uid", "resourceVersion", "creationTimestamp", "generation", "namespace", "name")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import copy
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,10 +42,10 @@ def patched(found: Mapping[str, Any], patch: Any, how: Patch) -> dict[str, Any]:
     """A new object; the one it is made from stays as it is."""
     ways: Mapping[Patch, Callable[[dict[str, Any], Any], dict[str, Any]]] = {
         Patch.JSON: _operations,
-        Patch.MERGE: _merged,
+        Patch.MERGE: lambda found, patch: dict(_merged(found, patch)),
         Patch.STRATEGIC: _strategic,
     }
-    return ways[how](copy.deepcopy(dict(found)), copy.deepcopy(patch))
+    return ways[how](json.loads(json.dumps(found)), json.loads(json.dumps(patch)))
 
 
 def _merged(found: Any, patch: Any) -> Any:
@@ -62,7 +62,7 @@ def _merged(found: Any, patch: Any) -> Any:
 
 
 def _strategic(found: Any, patch: dict[str, Any]) -> dict[str, Any]:
-    found = found if isinstance(found, dict) else {}
+    found = dict(found) if isinstance(found, dict) else {}
     how = patch.pop("$patch", "merge")
     if how == "replace":
         return patch
@@ -166,6 +166,9 @@ def _operation(one: Mapping[str, Any], holder: Any, part: str) -> None:
         if what == "add":
             holder[where] = value
             return
+    if what == "replace" and isinstance(holder, dict):
+        holder[where] = value  # the API server does not mind that there was nothing
+        return
     current = holder[where]
     if what == "remove":
         del holder[where]

@@ -143,7 +143,8 @@ class HttpApi:
         return self._write("POST", path, body, dry_run)
 
     def delete(self, path: str, options: Json, *, dry_run: bool = False) -> Json:
-        return self._write("DELETE", path, options, dry_run)
+        # Beside a body the API server does not look at the query: it would delete for real.
+        return self._write("DELETE", path, {**options, "dryRun": ["All"]} if dry_run else options, dry_run)
 
     def close(self) -> None:
         self._line.pool.clear()

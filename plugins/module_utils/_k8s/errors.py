@@ -15,6 +15,7 @@ from .._core.errors import Kind, Meaning, OpsError, later
 Json = dict[str, Any]
 
 _BUDGET = later(Kind.PRECONDITION, "disruption_budget", "A PodDisruptionBudget holds the pod. Wait for its others.")
+_EXISTS = Meaning(Kind.CONFLICT, "exists", "There is one of this name. Choose another, or change the one there is.")
 _THROTTLED = later(Kind.EXHAUSTED, "throttled", "The API server has too much to do. Try again in a while.")
 _UNAVAILABLE = later(Kind.UNREACHABLE, "unavailable", "The API server, or one behind it, does not serve now.")
 _ADMISSION = Meaning(Kind.PRECONDITION, "admission", "An admission webhook or policy of the cluster refuses it.")
@@ -101,8 +102,8 @@ def refusal(code: int, body: bytes) -> OpsError:
     words = str(status.get("message") or f"HTTP {code} {_bare(body)}".rstrip())
     # A name that is not there may be any words.
     meaning = None if code in (401, 404) else next((found for text, found in _WORDS if text in words), None)
-    if meaning is None and code == 429 and _causes_of(status, "DisruptionBudget"):
-        meaning = _BUDGET
+    if meaning is None:
+        meaning = _detailed(code, status)
     error = (meaning or _CODES.get(code) or _CODES[min(500, code // 100 * 100)]).error(words)
     error.facts = {"status": {"code": code, "reason": status.get("reason", "")}}
     return error
@@ -121,13 +122,13 @@ def translate(error: Exception) -> OpsError | None:
     if package not in ("urllib3", "kubernetes") and not isinstance(error, OSError):
         return None
     words = str(error)
-    for link in _links(error):
+    links = list(_links(error))
+    for link in links:
         for kind, meaning in _BELOW.items():
             if isinstance(link, kind):
                 return meaning.error(words)
-        if type(link).__name__ in _WRAPPERS:
-            return _WRAPPERS[type(link).__name__].error(words)
-    return _BROKE.error(words)
+    names = (type(link).__name__ for link in links)
+    return next((_WRAPPERS[name] for name in names if name in _WRAPPERS), _BROKE).error(words)
 
 
 def _bare(body: bytes) -> str:
@@ -144,9 +145,17 @@ def _status(body: bytes) -> Json:
     return found if isinstance(found, dict) else {}
 
 
-def _causes_of(status: Json, reason: str) -> bool:
+def _detailed(code: int, status: Json) -> Meaning | None:
+    """What the reason and the causes of a status say beyond its number."""
+    if status.get("reason") == "AlreadyExists":
+        return _EXISTS
     causes = (status.get("details") or {}).get("causes") or []
-    return any(cause.get("reason") == reason for cause in causes)
+    if code == 429 and any(cause.get("reason") == "DisruptionBudget" for cause in causes):
+        return _BUDGET
+    # To a patch that says which object it is for, and meets another, validation answers.
+    if code == 422 and any(cause.get("field") == "metadata.uid" for cause in causes):
+        return _CODES[409]
+    return None
 
 
 def _links(error: BaseException) -> Iterator[BaseException]:
