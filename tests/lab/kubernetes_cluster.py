@@ -263,6 +263,7 @@ class Cluster:
         self._wait_ready()
         self._launch("kube-controller-manager")
         if nodes:
+            members.write_default_log(self.scratch / "kwok")
             self._launch("kwok")
             self._launch("kube-scheduler")
         self.wait(lambda: self.exists("namespace", "kube-system"), 20, "the namespace kube-system")

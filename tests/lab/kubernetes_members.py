@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import json
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -74,6 +75,13 @@ def write_files(scratch: Path, authority: Authority, url: str) -> Files:
     return files
 
 
+def write_default_log(folder: Path) -> None:
+    """What every healthy container has said."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    now = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
+    (folder / template.DEFAULT_LOG).write_text(f"{now} stdout F started\n")
+
+
 def flags(name: str, scratch: Path, files: Files, ports: Ports) -> list[str]:
     """The command line of one program, without its name."""
     return _FLAGS[name](scratch, files, ports)
@@ -138,6 +146,7 @@ def _controllers(_scratch: Path, files: Files, ports: Ports) -> list[str]:
         "horizontal-pod-autoscaler-initial-readiness-delay": "2s",
         "horizontal-pod-autoscaler-downscale-stabilization": "5s",
         "node-monitor-period": "1s",
+        "pvclaimbinder-sync-period": "1s",
     }
     return _written(
         {

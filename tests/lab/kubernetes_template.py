@@ -16,6 +16,7 @@ from tests.lab.kubernetes_build import Binaries
 NODES = ("node-1", "node-2", "node-3")
 #: The user of the modules under test; the lab itself is `lab`.
 RUNBOOKS = "runbooks"
+DEFAULT_LOG = "default.log"
 MARKER = "sre-runbooks-lab"
 _VERSION = 1  # to be raised when the way a template is made changes
 KWOK_KINDS = (
@@ -51,7 +52,12 @@ AUDIT_POLICY: dict[str, Any] = {
         # These may say in their body that they are a rehearsal.
         {"level": "Request", "verbs": ["delete", "deletecollection"]},
         {"level": "Request", "verbs": ["create"], "resources": [{"group": "", "resources": ["pods/eviction"]}]},
-        {"level": "Metadata", "verbs": ["create", "update", "patch", "connect"]},
+        {"level": "Metadata", "verbs": ["create", "update", "patch"]},
+        # These read by their verb, and may do anything.
+        {
+            "level": "Metadata",
+            "resources": [{"group": "", "resources": ["pods/exec", "pods/attach", "pods/portforward", "pods/proxy"]}],
+        },
         {"level": "None"},
     ],
 }
@@ -65,7 +71,7 @@ def definitions(built: Binaries) -> list[dict[str, Any]]:
 def documents(built: Binaries) -> list[dict[str, Any]]:
     """All the rest."""
     made = [_plain("v1", "Namespace", MARKER), _plain("v1", "Namespace", "cert-manager"), *map(_node, NODES)]
-    made += [_admin(RUNBOOKS), *_storage_classes(), *stages.documents()]
+    made += [_admin(RUNBOOKS), _logs(), *_storage_classes(), *stages.documents()]
     for path in built.rules():
         for document in yaml.safe_load_all(path.read_text()):
             made.append(stages.node_rule(document) if path.stem == "node-initialize" else document)
@@ -104,6 +110,12 @@ def _admin(user: str) -> dict[str, Any]:
     subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}
     api = "rbac.authorization.k8s.io/v1"
     return _plain(api, "ClusterRoleBinding", f"lab-{user}", roleRef=role, subjects=[subject])
+
+
+def _logs() -> dict[str, Any]:
+    """What `kubectl logs` says of a pod that no fault gave a log: a file in KWOK's own folder."""
+    spec = {"logs": [{"logsFile": DEFAULT_LOG}]}
+    return _plain("kwok.x-k8s.io/v1alpha1", "ClusterLogs", "default", spec=spec)
 
 
 def _storage_classes() -> Iterator[dict[str, Any]]:
