@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from .._core.door import Product
-from .._core.spec import Spec
+from .._core.spec import Params, Spec
 from .client import connect
 from .errors import translate
 
@@ -18,3 +21,12 @@ CONNECTION = Spec(
 )
 
 PROBE = Product("probe", "ssl", CONNECTION, connect, translate)
+
+
+@contextmanager
+def nowhere(_params: Params) -> Iterator[None]:
+    """For what only thinks about what others have seen."""
+    yield None
+
+
+JUDGEMENT = Product("probe", "ssl", Spec(), nowhere, translate)
