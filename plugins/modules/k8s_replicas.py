@@ -198,31 +198,22 @@ from ..module_utils._core.guard import guard_options
 from ..module_utils._core.plan import Plan
 from ..module_utils._core.run import run
 from ..module_utils._core.spec import Params, Spec
+from ..module_utils._k8s import budget, replicas
 from ..module_utils._k8s.client import Kube
 from ..module_utils._k8s.product import K8S
-from ..module_utils._k8s.replicas import MODES
 from ..module_utils._k8s.scaling import aftermath_of, facts_of, findings_of, forecast_of, prepare, verify_of
 
-_WAYS = ("replicas", "min_replicas", "quiesced", "restored")
-
-SPEC = Spec(
+_OPTIONS = Spec(
     {
         "kind": {"type": "str", "choices": ["Deployment", "StatefulSet"], "default": "Deployment"},
         **{name: {"type": "str", "required": True} for name in ("name", "namespace")},
-        **{name: {"type": "int"} for name in ("replicas", "min_replicas")},
-        **{name: {"type": "bool"} for name in ("quiesced", "restored", "temporary")},
-        "mode": {"type": "str", "choices": list(MODES), "default": "auto"},
         "max_replicas": {"type": "int", "default": 50},
-        **{name: {"type": "int"} for name in ("connections_per_replica", "connections_limit")},
-        **{name: {"type": "int", "default": 0} for name in ("connections_reserved", "connections_other")},
-        **{name: {"type": "bool", "default": False} for name in ("change_max", "accept_drift")},
+        "accept_drift": {"type": "bool", "default": False},
         **{name: {"type": "bool", "default": True} for name in ("require_room", "wait")},
         "timeout": {"type": "float", "default": 120.0},
-    },
-    mutually_exclusive=(_WAYS,),
-    required_one_of=(_WAYS,),
-    required_together=(("connections_per_replica", "connections_limit"),),
-) | guard_options(max_count=50, max_fraction=0.5)
+    }
+)
+SPEC = _OPTIONS | replicas.OPTIONS | budget.OPTIONS | guard_options(max_count=50, max_fraction=0.5)
 
 #: What says how carefully something is done, not what.
 _MANNER = ("wait", "timeout", "confirm", "approved_plan")

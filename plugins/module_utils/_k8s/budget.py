@@ -12,9 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._core.errors import Kind, OpsError, bad_parameter
-from .._core.spec import Params
+from .._core.spec import Params, Spec
 from .kinds import DEPLOYMENT
 from .workload import Workload
+
+OPTIONS = Spec(
+    {
+        **{name: {"type": "int"} for name in ("connections_per_replica", "connections_limit")},
+        **{name: {"type": "int", "default": 0} for name in ("connections_reserved", "connections_other")},
+    },
+    required_together=(("connections_per_replica", "connections_limit"),),
+)
 
 
 @dataclass(frozen=True, slots=True)

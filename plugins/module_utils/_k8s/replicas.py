@@ -9,13 +9,23 @@ from typing import Any
 
 from .._core.errors import Kind as ErrorKind
 from .._core.errors import OpsError, bad_parameter
-from .._core.spec import Params
+from .._core.spec import Params, Spec
 from .autoscaling import PAUSED, PAUSED_AT, Autoscaler
 from .edits import QUIESCED, RAISED, Edit, note, note_of
 from .errors import Json
 from .workload import Workload
 
-MODES = ("auto", "scale", "hpa_bounds", "keda_pause")
+_WAYS = ("replicas", "min_replicas", "quiesced", "restored")
+OPTIONS = Spec(
+    {
+        **{name: {"type": "int"} for name in ("replicas", "min_replicas")},
+        **{name: {"type": "bool"} for name in ("quiesced", "restored", "temporary")},
+        "mode": {"type": "str", "choices": ["auto", "scale", "hpa_bounds", "keda_pause"], "default": "auto"},
+        "change_max": {"type": "bool", "default": False},
+    },
+    mutually_exclusive=(_WAYS,),
+    required_one_of=(_WAYS,),
+)
 _FROZEN = {PAUSED: "true"}
 
 
