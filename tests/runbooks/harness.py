@@ -18,6 +18,7 @@ from tests.lab.redis_servers import RedisServer
 from tests.support import ROOT, PlayResult, play, prepare
 
 if TYPE_CHECKING:
+    from tests.lab.kubernetes_cluster import Cluster
     from tests.lab.postgres_servers import PostgresServer
 
 
@@ -76,6 +77,11 @@ def aimed(name: str, server: RedisServer, user: str | None = None, **declared: A
 def aimed_at_postgres(name: str, server: PostgresServer, role: str = "operator", **declared: Any) -> Runbook:
     """The runbook, aimed at a PostgreSQL of the lab."""
     return Runbook(name, server.connection(role), declared, "postgres")
+
+
+def aimed_at_kubernetes(name: str, cluster: Cluster, **declared: Any) -> Runbook:
+    """The runbook, aimed at a workload or a namespace of the lab's cluster, by C(k8s_namespace) and C(k8s_workload)."""
+    return Runbook(name, cluster.connection(), declared, "k8s")
 
 
 def changes(result: PlayResult) -> list[str]:
