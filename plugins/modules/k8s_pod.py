@@ -230,7 +230,7 @@ def plan(kube: Kube, wanted: Params) -> Plan:
         demand(kube, *work.rights())
     # The guard refuses more than max_count; nobody has to ask about those.
     asked = due[: wanted["max_count"]]
-    rehearsal = rehearse(kube, asked, lambda one: way.send(kube, one, dry_run=True))
+    held = rehearse(kube, asked, lambda one: way.send(kube, one, dry_run=True))
     facts = {"looked_at": len(crowd.pods), "due": [facts_of(one) for one in due[:50]], "removed": []}
     return Plan(
         target=kube.target,
@@ -239,7 +239,7 @@ def plan(kube: Kube, wanted: Params) -> Plan:
         after={"pods": []},
         steps=work.steps(due),
         spared=spared,
-        findings=(*crowd.findings, *lonely(kube, asked, allow=wanted["allow_outage"]), *rehearsal.findings),
+        findings=(*crowd.findings, *lonely(kube, asked, allow=wanted["allow_outage"]), *held),
         forecast=Forecast("pods", "pods", len(due), 0, lambda: len(choice.sort(look(kube, choice, wanted).pods)[0])),
         verify=work.gone_for_good(due) if due else None,
         facts={"pods": facts},

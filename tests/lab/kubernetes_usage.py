@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A metrics API in the process of the test: what pods use is known at once, where metrics-server takes half a minute."""
+"""A metrics API in the process of the test: what pods use is known at once, metrics-server takes half a minute."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from .._core.errors import Kind as ErrorKind
 from .._core.errors import OpsError
@@ -17,45 +16,45 @@ from .pod_choice import Candidate
 _NEVER = "Scale the workload up, or lower minAvailable of the budget. Nothing was changed."
 
 
-@dataclass(frozen=True, slots=True)
-class Rehearsal:
-    """What dry runs of the removals said; C(exact) is false where there can be none."""
-
-    findings: tuple[Finding, ...] = ()
-    exact: bool = True
-
-
-def rehearse(kube: Kube, due: Sequence[Candidate], send: Callable[[Candidate], None]) -> Rehearsal:
+def rehearse(kube: Kube, due: Sequence[Candidate], send: Callable[[Candidate], None]) -> tuple[Finding, ...]:
     """Asks for each pod whether it might go now. Raises for what waiting cannot mend."""
-    held = []
+    holding: dict[str, Json] = {}
     for one in due:
+        # The API server takes two seconds for a refusal, and this one is known.
+        if any(selects(budget, one.labels) for budget in holding.values()):
+            continue
         try:
             send(one)
         except OpsError as error:
-            if error.code == "dry_run":
-                return Rehearsal(exact=False)
+            if error.code == "dry_run":  # a webhook of the cluster refuses them: the run will see
+                break
             if error.code == "disruption_budget":
-                held.append(one)
+                holding |= _holding(kube, one)
             elif error.kind is not ErrorKind.NOT_FOUND and not error.retryable:
                 raise
-    return Rehearsal(tuple(_waits(kube, held))) if held else Rehearsal()
+    return tuple(_waits(name, budget) for name, budget in holding.items())
 
 
-def _waits(kube: Kube, held: Sequence[Candidate]) -> list[Finding]:
-    """Who holds these pods: a finding for a budget that may let them go later, an error for one that never will."""
-    found: dict[str, Finding] = {}
-    for one in held:
-        budgets = [budget for budget in _budgets(kube, one.pod.namespace) if selects(budget, one.labels)]
-        for budget in budgets:
-            name, evidence = budget["metadata"]["name"], _numbers(budget)
-            if evidence["healthy"] >= evidence["expected"] > 0 and not evidence["allowed"]:
-                words = f"PodDisruptionBudget {name} wants {evidence['wanted']} of {evidence['expected']} pods healthy"
-                text = f"{words}: it lets none go while all are"
-                raise OpsError(ErrorKind.PRECONDITION, text, _NEVER, code="disruption_budget")
-            subject = f"PodDisruptionBudget/{one.pod.namespace}/{name}"
-            words = "Its pods have to become healthy first. The run waits for that up to budget_timeout."
-            found[name] = Finding("k8s.pod.budget", Severity.WARNING, subject, evidence, words)
-    return list(found.values())
+def _holding(kube: Kube, one: Candidate) -> dict[str, Json]:
+    """The budgets that hold a pod, by name; raises for one that will never let it go."""
+    found = {}
+    for budget in _budgets(kube, one.pod.namespace):
+        if not selects(budget, one.labels):
+            continue
+        name, numbers = budget["metadata"]["name"], _numbers(budget)
+        if numbers["healthy"] >= numbers["expected"] > 0 and not numbers["allowed"]:
+            words = f"PodDisruptionBudget {name} wants {numbers['wanted']} of {numbers['expected']} pods healthy"
+            text = f"{words}: it lets none go while all are"
+            raise OpsError(ErrorKind.PRECONDITION, text, _NEVER, code="disruption_budget")
+        found[name] = budget
+    return found
+
+
+def _waits(name: str, budget: Json) -> Finding:
+    """That a run will have to wait for a budget."""
+    subject = f"PodDisruptionBudget/{budget['metadata'].get('namespace', '')}/{name}"
+    words = "Its pods have to become healthy first. The run waits for that up to budget_timeout."
+    return Finding("k8s.pod.budget", Severity.WARNING, subject, _numbers(budget), words)
 
 
 def _budgets(kube: Kube, namespace: str) -> list[Json]:
