@@ -276,7 +276,7 @@ class FakeApi:
             wanted = {**copy.deepcopy(found), "status": wanted.get("status", {})}
         elif "status" in found or "status" in wanted:
             wanted["status"] = found.get("status", {})
-        made = wanted if request.dry_run else self._keep(request.key, wanted)
+        made = _counted(found, wanted) if request.dry_run else self._keep(request.key, wanted)
         if made is not found and not request.dry_run:
             self.written.append(request)
         return copy.deepcopy(_scale(made) if request.sub == "scale" else made)
@@ -286,9 +286,7 @@ class FakeApi:
         found = self.store[key]
         if wanted == found:
             return found
-        aside = ("metadata", "status")
-        if {k: v for k, v in wanted.items() if k not in aside} != {k: v for k, v in found.items() if k not in aside}:
-            wanted["metadata"]["generation"] = found["metadata"].get("generation", 0) + 1
+        wanted = _counted(found, wanted)
         wanted["metadata"]["resourceVersion"] = self._tick()
         self.store[key] = wanted
         if wanted["metadata"].get("deletionTimestamp") and not wanted["metadata"].get("finalizers"):
@@ -418,6 +416,14 @@ def _gone(request: Request) -> Exception:
 def _changed(request: Request, words: str) -> Exception:
     title = f"{request.kind.plural}.{request.kind.group}".rstrip(".")
     return _error(409, f'Operation cannot be fulfilled on {title} "{request.name}": {words}')
+
+
+def _counted(found: Json, wanted: Json) -> Json:
+    """With a generation more where more than labels, notes and status differ."""
+    aside = ("metadata", "status")
+    if {k: v for k, v in wanted.items() if k not in aside} != {k: v for k, v in found.items() if k not in aside}:
+        wanted["metadata"]["generation"] = found["metadata"].get("generation", 0) + 1
+    return wanted
 
 
 def _scale(found: Json) -> Json:

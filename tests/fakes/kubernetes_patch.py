@@ -61,8 +61,8 @@ def _merged(found: Any, patch: Any) -> Any:
     return found
 
 
-def _strategic(found: Any, patch: dict[str, Any]) -> dict[str, Any]:
-    found = dict(found) if isinstance(found, dict) else {}
+def _strategic(there: Any, patch: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = there if isinstance(there, dict) else {}
     how = patch.pop("$patch", "merge")
     if how == "replace":
         return patch
