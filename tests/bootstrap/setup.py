@@ -30,7 +30,7 @@ SERVERS = ("redis-server", "valkey-server")
 
 
 def run(*command: str | Path) -> None:
-    subprocess.run([str(part) for part in command], check=True, stdin=subprocess.DEVNULL)
+    subprocess.run([str(part) for part in command], check=True, stdin=subprocess.DEVNULL, cwd=ROOT)
 
 
 def digest() -> str:
@@ -152,6 +152,14 @@ def offer_prometheus() -> None:
         print("setup: it could not be fetched; the tests of Prometheus will be skipped", flush=True)
 
 
+def offer_kubernetes() -> None:
+    """For the tests only: minutes of compiling, once for each version of its source. Without it they are skipped."""
+    try:
+        run(BIN / "python", "-m", "tests.lab", "build", "kubernetes")
+    except (subprocess.CalledProcessError, OSError):
+        print("setup: it could not be built; the tests of Kubernetes will be skipped", flush=True)
+
+
 def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036  (this is where older ones are told)
         sys.exit("setup: Python 3.11 or newer is needed; name one with PYTHON=...")
@@ -165,6 +173,7 @@ def main() -> None:
     if "--all" in sys.argv[1:]:
         offer_postgres()
         offer_prometheus()
+        offer_kubernetes()
     STAMP.write_text(digest())
 
 

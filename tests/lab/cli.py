@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The lab for people: servers that stay up between two commands, with an inventory for the runbooks.
 
-`python -m tests.lab up redis --topology replica` or `... up postgres`, then `... status`, and at the end `... down`.
+`python -m tests.lab up redis --topology replica`, `... up postgres` or `... up kubernetes`, then `... status`, and at
+the end `... down`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,17 @@ class Resident:
     pid: int
     started: str
     connection: dict[str, Any]
+    helpers: Sequence[tuple[int, str]] = ()  # processes that are there for this one, in the order to end them
 
     @property
     def identity(self) -> ProcessId:
         return ProcessId(self.pid, self.started)
+
+    def alive(self) -> bool:
+        return all(process.alive() for process in (*self.helping(), self.identity))
+
+    def helping(self) -> list[ProcessId]:
+        return [ProcessId(*helper) for helper in self.helpers]
 
 
 @dataclass(frozen=True)
@@ -125,13 +133,15 @@ def up(home: Home, options: argparse.Namespace) -> int:
     """Start the topology unless it is up; one of which only a part still runs is started anew."""
     topology = _name(options)
     others, same = _split(home.load(), topology)
-    if same and all(resident.identity.alive() for resident in same):
+    if same and all(resident.alive() for resident in same):
         print(f"{topology}: already up, as it was started")
     else:
         _end(home, topology, same)
         home.save(others)
         if options.product == POSTGRES:
             same = _start_postgres(home.lab / topology, topology)
+        elif options.product == KUBERNETES:
+            same = _start_kubernetes(home.lab / topology)
         else:
             config = {"maxmemory": options.maxmemory} if options.maxmemory else {}
             made = STARTERS[topology](home.lab / topology, config=config, detached=True)
@@ -148,7 +158,7 @@ def status(home: Home, _options: argparse.Namespace) -> int:
         print("nothing is up")
         return 1
     _show(home, residents)
-    return 0 if all(resident.identity.alive() for resident in residents) else 1
+    return 0 if all(resident.alive() for resident in residents) else 1
 
 
 def down(home: Home, options: argparse.Namespace) -> int:
@@ -176,12 +186,18 @@ def _name(options: argparse.Namespace) -> str:
         if options.topology not in POSTGRES_TOPOLOGIES or options.maxmemory:
             raise LabError(f"postgres has the topologies {', '.join(POSTGRES_TOPOLOGIES)}, and no maxmemory")
         return f"{POSTGRES}-{options.topology}"
+    if options.product == KUBERNETES:
+        if options.topology != "single" or options.maxmemory:
+            raise LabError("kubernetes has no topologies, and no maxmemory")
+        return KUBERNETES
     if options.topology not in STARTERS:
         raise LabError(f"redis has the topologies {', '.join(STARTERS)}")
     return str(options.topology)
 
 
 def _end(home: Home, topology: str, residents: list[Resident]) -> None:
+    for helper in [helper for resident in residents for helper in resident.helping()]:
+        helper.end(first=signal.SIGKILL)
     for identity in {resident.identity for resident in residents}:
         # PostgreSQL takes SIGTERM for "when all have gone", SIGINT for "now".
         identity.end(first=signal.SIGINT if topology.startswith(POSTGRES) else signal.SIGTERM)
@@ -258,10 +274,26 @@ def _start_postgres(link: Path, topology: str) -> list[Resident]:
     return [resident(POSTGRES, "single", server, lab.OPERATOR), *named]
 
 
+def _start_kubernetes(folder: Path) -> list[Resident]:
+    """One host; the other processes of the cluster end before etcd, which is last."""
+    from tests.lab.kubernetes_build import unavailable
+
+    if reason := unavailable():
+        raise LabError(reason)
+    from tests.lab.kubernetes_cluster import start_cluster
+
+    made = start_cluster(folder, detached=True)
+    if not made.members:
+        raise LabError("$SRE_RUNBOOKS_TEST_KUBECONFIG names a cluster that is up already")
+    *helpers, last = made.identities()
+    told = [(helper.pid, helper.started) for helper in helpers]
+    return [Resident(KUBERNETES, "k8s", "k8s-lab", last.pid, last.started, made.connection(), told)]
+
+
 def _show(home: Home, residents: list[Resident]) -> None:
     print(f"inventory: {home.inventory}")
     for resident in residents:
-        life = "up" if resident.identity.alive() else "DEAD"
+        life = "up" if resident.alive() else "DEAD"
         shown = {name: "********" if name == "password" else value for name, value in resident.connection.items()}
         print(f"  {resident.host} ({resident.group}) {life}, pid {resident.pid}: {json.dumps(shown)}")
 
@@ -300,7 +332,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", type=Path, default=Path(__file__).parents[2], help=argparse.SUPPRESS)
     verbs = parser.add_subparsers(required=True)
     start = verbs.add_parser("up", help="start servers that stay up")
-    start.add_argument("product", choices=["redis", POSTGRES])
+    start.add_argument("product", choices=["redis", POSTGRES, KUBERNETES])
     start.add_argument("--topology", choices=[*STARTERS, *POSTGRES_TOPOLOGIES[1:]], default="single")
     start.add_argument("--maxmemory", help="limit of each data server, such as 64mb")
     start.set_defaults(run=up)
@@ -309,7 +341,7 @@ def _parser() -> argparse.ArgumentParser:
     made.set_defaults(run=build)
     verbs.add_parser("status", help="show what is up").set_defaults(run=status)
     end = verbs.add_parser("down", help="stop what `up` started")
-    known = [*STARTERS, *(f"{POSTGRES}-{name}" for name in POSTGRES_TOPOLOGIES)]
+    known = [KUBERNETES, *STARTERS, *(f"{POSTGRES}-{name}" for name in POSTGRES_TOPOLOGIES)]
     end.add_argument("--topology", choices=known, help="only this one")
     end.set_defaults(run=down)
     return parser

@@ -99,6 +99,7 @@ def build() -> Binaries:
     ready = ready_folder()
     with exclusive(ready):
         if not ready.is_dir():
+            print("building Kubernetes for the tests: 5 to 10 minutes, once", flush=True)
             with tempfile.TemporaryDirectory(prefix=".new-", dir=ready.parent) as fresh:
                 made = Path(fresh) / "made"
                 _make(made)

@@ -177,6 +177,10 @@ class Cluster:
 
     # The life of the processes
 
+    def identities(self) -> list[ProcessId]:
+        """In the order to end them."""
+        return [self.members[name].identity for name in sorted(self.members, key=members.STOP_ORDER.index)]
+
     def alive(self) -> bool:
         return bool(self.members) and all(member.alive() for member in self.members.values())
 
