@@ -10,8 +10,7 @@ version_added: 1.0.0
 description:
   - Reads the rollout of a Deployment, StatefulSet or DaemonSet, its history and the pods of each revision.
   - Tells a newest template that fails from pods of every template that fail alike, from a template that was complete
-    once, and from a lack of room. Only the first of these is mended by a rollback, and all others but a lack of
-    configuration or of an image may be mended by a restart.
+    once, and from a lack of room. Only the first of these is mended by a rollback.
   - Reads only. O(clear_of) waits until findings are gone.
 author: sre.runbooks contributors (@sre-runbooks)
 extends_documentation_fragment:
@@ -33,6 +32,11 @@ options:
     description: Its namespace.
     type: str
     required: true
+  since:
+    description:
+      - A moment (V(2030-01-31T18:00:00Z)) or how long ago (V(10m)).
+      - Where pods are older and the workload was not told to restart since, V(k8s.rollout.restart_due) is found.
+    type: str
 seealso:
   - module: sre.runbooks.k8s_rollout
 """
@@ -60,8 +64,8 @@ rollout:
     - The C(state), one of V(complete), V(in_progress), V(stuck), V(paused), V(all_fail), V(regressed), V(no_room) and
       V(no_older). Only V(stuck) is mended by a rollback, and C(target) is then the revision to go back to.
     - The numbers of pods, why it has C(failed), what it is C(waiting) for.
-    - Whether a restart can help (C(restartable)), that is, no pod of the newest template waits for an image, for
-      configuration, or for room.
+    - Whether a restart can help (C(restartable)); not where the newest template never became complete, or where its
+      pods wait for an image, for configuration, or for room.
   returned: always
   type: dict
   sample:
@@ -93,11 +97,15 @@ revisions:
       change_cause: ""
       troubles: []
 findings:
-  description: A finding V(k8s.rollout.<state>) unless it is complete, and V(k8s.owned.<tool>) where it has an owner.
+  description:
+    - V(k8s.rollout.stuck) and so on for each state but V(complete), and V(k8s.rollout.restart_due).
+    - V(k8s.owned.argocd) and so on where somebody else has the last word on the workload.
   returned: always
   type: list
   elements: dict
 """
+
+from typing import Any
 
 from ..module_utils._core.clear import CLEAR_OPTIONS, clear
 from ..module_utils._core.plan import Plan
@@ -114,6 +122,7 @@ SPEC = (
             "kind": {"type": "str", "choices": list(WORKLOADS), "default": "Deployment"},
             "name": {"type": "str", "required": True},
             "namespace": {"type": "str", "required": True},
+            "since": {"type": "str"},
         }
     )
     | CLEAR_OPTIONS
@@ -122,14 +131,12 @@ SPEC = (
 
 def plan(kube: Kube, wanted: Params) -> Plan:
     """A plan without steps: how the rollout stands. Once something was waited for, as it stood last."""
-    where = (wanted["kind"], wanted["namespace"], wanted["name"])
-    seen = judged(kube, *where)
-    facts = seen.facts()
+    facts: dict[str, Any] = {}
     return Plan(
         target=kube.target,
-        findings=seen.findings,
+        findings=judged(kube, wanted, facts).findings,
         facts=facts,
-        verify=clear(wanted, lambda: judged(kube, *where, facts).findings),
+        verify=clear(wanted, lambda: judged(kube, wanted, facts).findings),
     )
 
 

@@ -25,12 +25,17 @@ _UNDO = Undo("a deleted pod does not come back; its controller makes a new one u
 
 def stuck_pods(workload: Workload, pods: Iterable[Json], wanted: str) -> list[Json]:
     """Failing pods that are not of the revision C(wanted), in the part of an ordered StatefulSet that is updated."""
+    return [pod for pod in pods if is_updated(workload, pod["metadata"]["name"]) and _stuck(pod, wanted)]
+
+
+def is_updated(workload: Workload, pod: str) -> bool:
+    """Whether a pod of this name, were it deleted, would let an ordered StatefulSet go on with its newest template."""
     strategy = workload.spec.get("updateStrategy") or {}
     ordered = workload.spec.get("podManagementPolicy", "OrderedReady") == "OrderedReady"
     if workload.kind is not STATEFUL_SET or not ordered or strategy.get("type") == "OnDelete":
-        return []
-    partition = (strategy.get("rollingUpdate") or {}).get("partition") or 0
-    return [pod for pod in pods if _ordinal(pod) >= partition and _stuck(pod, wanted)]
+        return False
+    ordinal = pod.rpartition("-")[2]
+    return ordinal.isdigit() and int(ordinal) >= ((strategy.get("rollingUpdate") or {}).get("partition") or 0)
 
 
 def _stuck(pod: Json, wanted: str) -> bool:
@@ -40,11 +45,6 @@ def _stuck(pod: Json, wanted: str) -> bool:
 
 def _revision(pod: Json) -> str:
     return str((pod["metadata"].get("labels") or {}).get(_MARK, ""))
-
-
-def _ordinal(pod: Json) -> int:
-    text = str(pod["metadata"]["name"]).rpartition("-")[2]
-    return int(text) if text.isdigit() else -1
 
 
 def deletions(kube: Kube, workload: Workload, pods: list[Json]) -> tuple[Step, ...]:

@@ -5,16 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from .._core.plan import Finding, Severity
+from .._core.spec import Params
 from .client import Kube
 from .kinds import DEPLOYMENT
 from .owners import drift
 from .progress import Rollout, condition, rollout_of
+from .restart import Ages, ages_of, anchor_of, is_due
 from .revisions import Memory, Revision, revisions_of
+from .stuck import is_updated
 from .templates import placement
+from .trouble import Trouble
 from .workload import Workload, pods_of, workload_of
 
 
@@ -72,17 +77,28 @@ def verdict_of(workload: Workload, rollout: Rollout, revisions: Sequence[Revisio
     evidence = _evidence(rollout, newest)
     if not rollout.observed or newest is None:
         return Verdict(State.IN_PROGRESS, newest, evidence=evidence)
-    trouble = newest.failing
-    if not trouble and not rollout.failed:
-        state = State.PAUSED if workload.paused else State.IN_PROGRESS
-        return Verdict(state, newest, evidence=evidence)
     older = [one for one in revisions if one is not newest]
+    blocked = None if newest.failing else _blocked(workload, older)
+    if blocked:
+        return Verdict(State.STUCK, newest, newest, evidence={**evidence, "blocked_by": str(blocked)})
+    if not newest.failing and not rollout.failed:
+        return Verdict(State.PAUSED if workload.paused else State.IN_PROGRESS, newest, evidence=evidence)
+    return _failing(workload, newest, older, evidence)
+
+
+def _failing(workload: Workload, newest: Revision, older: Sequence[Revision], evidence: dict[str, Any]) -> Verdict:
     sick = [one for one in older if one.failing]
     if sick and not _serving(older):
         return Verdict(State.ALL_FAIL, newest, evidence={**evidence, "also": [one.as_dict() for one in sick[:3]]})
     if _was_complete(workload):
         return Verdict(State.REGRESSED, newest, evidence=evidence)
     return _target(Memory.of(workload), newest, older, evidence)
+
+
+def _blocked(workload: Workload, older: Sequence[Revision]) -> Trouble | None:
+    """A broken pod of an older template for which an ordered StatefulSet waits before it takes the newest one."""
+    failing = [trouble for one in older for trouble in one.troubles if trouble.final]
+    return next((one for one in failing if is_updated(workload, one.pod)), None)
 
 
 def _serving(revisions: Sequence[Revision]) -> list[Revision]:
@@ -123,6 +139,8 @@ def _evidence(rollout: Rollout, newest: Revision | None) -> dict[str, Any]:
     return found
 
 
+_RESTARTABLE = {State.COMPLETE, State.IN_PROGRESS, State.REGRESSED}
+
 #: What a new pod would wait for just as the old one does.
 _PAST_HELP = ("k8s.image_pull", "k8s.config_missing", "k8s.container_create", "k8s.unschedulable")
 
@@ -135,18 +153,32 @@ class Judged:
     rollout: Rollout
     revisions: tuple[Revision, ...]
     verdict: Verdict
+    anchor: datetime | None = None
+    ages: Ages | None = None
 
     @property
     def restartable(self) -> bool:
         """Whether new pods of the same template could become ready where the present ones are not."""
         newest = next((one for one in self.revisions if one.current), None)
         causes = {one.id for one in newest.troubles} if newest else set()
-        return not causes & set(_PAST_HELP) and not (newest and newest.held)
+        held = bool(newest and newest.held)
+        return self.verdict.state in _RESTARTABLE and not causes & set(_PAST_HELP) and not held
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         found = self.verdict.findings(self.workload)
-        return (*found, *drift(self.workload.manifest, self.workload.subject))
+        return (*found, *self._due(), *drift(self.workload.manifest, self.workload.subject))
+
+    def _due(self) -> tuple[Finding, ...]:
+        if not (self.anchor and self.ages and is_due(self.workload, self.ages, self.anchor)):
+            return ()
+        evidence = {
+            "older": self.ages.older,
+            "pods": self.ages.total,
+            "oldest": self.ages.oldest.isoformat() if self.ages.oldest else "",
+        }
+        words = "Restart: sre.runbooks.k8s_rollout with state=restarted."
+        return (Finding("k8s.rollout.restart_due", Severity.INFO, self.workload.subject, evidence, words),)
 
     def facts(self) -> dict[str, Any]:
         target = self.verdict.target
@@ -160,11 +192,13 @@ class Judged:
         return {"rollout": rollout, "revisions": [one.as_dict() for one in self.revisions]}
 
 
-def judged(kube: Kube, kind: str, namespace: str, name: str, facts: dict[str, Any] | None = None) -> Judged:
+def judged(kube: Kube, wanted: Params, facts: dict[str, Any]) -> Judged:
     """Looks at a workload, and puts what was seen into C(facts)."""
-    workload = workload_of(kube, kind, namespace, name)
-    rollout, revisions = rollout_of(workload), tuple(revisions_of(kube, workload, pods_of(kube, workload)))
-    seen = Judged(workload, rollout, revisions, verdict_of(workload, rollout, revisions))
-    if facts is not None:
-        facts.update(seen.facts())
+    workload = workload_of(kube, wanted["kind"], wanted["namespace"], wanted["name"])
+    rollout, pods = rollout_of(workload), pods_of(kube, workload)
+    revisions = tuple(revisions_of(kube, workload, pods))
+    anchor = anchor_of(wanted["since"], datetime.now(UTC)) if wanted["since"] else None
+    ages = ages_of(workload, pods, anchor) if anchor else None
+    seen = Judged(workload, rollout, revisions, verdict_of(workload, rollout, revisions), anchor, ages)
+    facts.update(seen.facts())
     return seen
