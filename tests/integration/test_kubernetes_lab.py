@@ -20,7 +20,7 @@ from tests.lab import kubernetes_faults as faults
 from tests.lab import kubernetes_objects as make
 from tests.lab.kubernetes_api import STRATEGIC, Api, ApiError
 from tests.lab.kubernetes_cluster import Cluster, start_cluster
-from tests.lab.kubernetes_template import NODES, RUNBOOKS
+from tests.lab.kubernetes_template import MARKER, NODES, RUNBOOKS
 from tests.lab.kubernetes_webhook import admission
 from tests.lab.kubernetes_witness import fingerprint, mark, writes
 from tests.lab.process import LabError, ProcessId
@@ -87,6 +87,46 @@ class TestCluster:
         other.uid = cluster.uid
         with pytest.raises(LabError, match="not ours"):
             other.prove_own()
+
+
+class TestForeign:
+    """Clusters and programs that others brought."""
+
+    def test_a_cluster_is_used_when_it_is_named_and_marked(
+        self, cluster: Cluster, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SRE_RUNBOOKS_TEST_KUBECONFIG", str(cluster.admin_kubeconfig))
+        foreign = start_cluster(tmp_path / "foreign")
+        foreign.prove_own()
+        assert (foreign.uid, foreign.url) == (cluster.uid, cluster.url)
+        rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]
+        reader = Api(foreign.user(f"reader-{namespace}", rules, namespace))
+        assert reader.objects("pod", namespace) == []
+        with pytest.raises(ApiError, match="forbidden"):
+            reader.objects("secret", namespace)
+        with pytest.raises(LabError, match="audit log"):
+            mark(foreign)
+        foreign.stop()
+        cluster.prove_own()
+
+    def test_a_cluster_without_the_mark_is_left_alone(
+        self, own_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SRE_RUNBOOKS_TEST_KUBECONFIG", str(own_cluster.admin_kubeconfig))
+        own_cluster.delete_namespace(MARKER)
+        own_cluster.wait(lambda: not own_cluster.exists("namespace", MARKER), 15, "the end of the mark")
+        with pytest.raises(LabError, match=MARKER):
+            start_cluster(tmp_path / "foreign")
+
+    def test_programs_are_taken_from_where_others_look(
+        self, cluster: Cluster, kubernetes_lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("etcd", "kube-apiserver"):
+            (tmp_path / name).symlink_to(cluster.built.program(name))
+        monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
+        made = kubernetes_lab.start(start_cluster)
+        used = {name: Path(member.command[0]).parent == tmp_path for name, member in made.members.items()}
+        assert {name for name in used if used[name]} == {"etcd", "kube-apiserver"}
 
 
 class TestLife:

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ _DEFINITIONS = (
 _LAYOUT = 1  # to be raised when what `_make` leaves changes
 _FREE_BYTES = 6 * 2**30
 _PROGRESS = 250
+_KEPT_SECONDS = 30 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,7 @@ class Binaries:
 
     def versions(self) -> str:
         """Changes with every program that a template of etcd depends on."""
-        assets = os.environ.get("KUBEBUILDER_ASSETS", "")
-        return f"{self.folder.name} {assets}"
+        return " ".join(str(Path(self.program(name)).resolve()) for name in ("etcd", "kube-apiserver"))
 
 
 def unavailable() -> str | None:
@@ -91,6 +92,7 @@ def binaries() -> Binaries:
     """What was built earlier; LabError when nothing was."""
     if not ready_folder().is_dir():
         raise LabError(f"Kubernetes was not built: {ADVICE}")
+    os.utime(ready_folder())
     return Binaries(ready_folder())
 
 
@@ -104,7 +106,15 @@ def build() -> Binaries:
                 made = Path(fresh) / "made"
                 _make(made)
                 made.rename(ready)
+            forget_old()
     return Binaries(ready)
+
+
+def forget_old() -> None:
+    """What nobody has used for a month: every change of the source leaves a build and a template."""
+    for folder in cache_folder().glob("kubernetes-*"):
+        if time.time() - folder.stat().st_mtime > _KEPT_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -209,7 +219,7 @@ def _go_caches(go: str, scratch: Path) -> Iterator[Mapping[str, str]]:
 
 
 def _compile(go: str, env: Mapping[str, str], target: Path) -> None:
-    command = [go, "build", "-v", "-trimpath", "-ldflags", _link_flags(), "-o", str(target), "."]
+    command = [go, "build", "-v", "-trimpath", "-buildvcs=false", "-ldflags", _link_flags(), "-o", str(target), "."]
     last: deque[str] = deque(maxlen=20)
     with subprocess.Popen(command, cwd=SOURCE, env=dict(env), stderr=subprocess.PIPE, text=True) as compiler:
         assert compiler.stderr

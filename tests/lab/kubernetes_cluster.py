@@ -12,6 +12,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -363,7 +364,7 @@ def _started(scratch: Path, built: Binaries, data: Path | None, detached: bool) 
         scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         cluster = Cluster(scratch, built, detached)
         if data:
-            subprocess.run(["cp", "-r", "--sparse=always", str(data), str(scratch / "etcd-data")], check=True)
+            _copy(data, scratch / "etcd-data")
         try:
             return cluster.start(nodes=data is not None)
         except BaseException as error:
@@ -382,7 +383,14 @@ def _template(built: Binaries) -> Path:
         if not ready.is_dir():
             with tempfile.TemporaryDirectory(prefix=".new-", dir=ready.parent) as fresh:
                 _make_template(Path(fresh) / "cluster", built).rename(ready)
+    os.utime(ready)
     return ready
+
+
+def _copy(data: Path, target: Path) -> None:
+    """Most of an etcd's files is room for later: 64 MB on disk otherwise."""
+    sparse = ["--sparse=always"] if sys.platform == "linux" else []
+    subprocess.run(["cp", "-r", *sparse, str(data), str(target)], check=True)
 
 
 def _make_template(scratch: Path, built: Binaries) -> Path:
@@ -401,7 +409,8 @@ def _make_template(scratch: Path, built: Binaries) -> Path:
             _forget(cluster, f"/registry/{prefix}")
     finally:
         cluster.stop(clean=True)
-    return scratch / "etcd-data"
+    _copy(scratch / "etcd-data", scratch / "template")
+    return scratch / "template"
 
 
 def _established(cluster: Cluster, name: str) -> bool:
