@@ -74,7 +74,7 @@ def diagnose(kube: Kube, asked: Asked, now: float) -> Diagnosis:
     known = _known(eyes, scope, census.suspects, sets)
     around, judged = _judged(eyes, scope, census, known, Around(now, now - asked.since, asked.grace))
     cases = [
-        *_pod_cases(judged, known, around),
+        *_pod_cases(judged, known, around, census.serving),
         *_pressed(judged, around.nodes.values()),
         *_set_cases(known, around),
         *_scaler_cases(scalers),
@@ -152,15 +152,20 @@ def _over(pod: Pod, known: Mapping[_Key, Set], horizon: float) -> bool:
     return job.complete or (bool(job.failed) and job_cause(job, known.values(), horizon) is None)
 
 
-def _pod_cases(judged: Iterable[Judged], known: Mapping[_Key, Set], around: Around) -> list[Case]:
+def _pod_cases(
+    judged: Iterable[Judged], known: Mapping[_Key, Set], around: Around, serving: Mapping[str, int]
+) -> list[Case]:
     cases = []
     for one in judged:
         key = home(one.pod, known)
         job = known.get((one.pod.owner.kind, one.pod.namespace, one.pod.owner.name))
         title = f"{key[0]} {key[1]}/{key[2]}"
+        # Where others of the very same template serve, it is not the template.
+        others = serving.get(one.pod.owner.uid, 0) if one.pod.owner.uid else 0
         for cause in one.causes:
             shown = _of_job(cause, job, known, around) if job and job.failed and one.pod.phase == "Failed" else cause
-            cases.append(Case(shown, one.pod.namespace, title, (one.pod.name,), one.pod))
+            case = Case(shown, one.pod.namespace, title, (one.pod.name,), one.pod)
+            cases.append(with_evidence(case, {"same_template_ready": others} if others else {}))
     return cases
 
 

@@ -109,13 +109,17 @@ class Scope:
 
 @dataclass(slots=True)
 class Census:
-    """All pods as numbers, and those that need a second look. C(names) holds all of them where that was asked for."""
+    """All pods as numbers, and those that need a second look. C(everyone) holds all of them where that was asked for.
+
+    C(serving) are the ready pods of each controller, by its uid: those of one template.
+    """
 
     total: int = 0
     ready: int = 0
     phases: Counter[str] = field(default_factory=Counter)
     suspects: list[Pod] = field(default_factory=list)
     everyone: list[Pod] = field(default_factory=list)
+    serving: Counter[str] = field(default_factory=Counter)
     namespaces: set[str] = field(default_factory=set)
     truncated: bool = False
 
@@ -152,15 +156,20 @@ def _count(census: Census, manifest: Json, since: str, keep: bool) -> None:
     census.namespaces.add(manifest["metadata"]["namespace"])
     census.phases[phase] += 1
     well = is_well(manifest, since)
+    if well and phase == "Running":
+        census.ready += 1
+        census.serving[controller_of(manifest).get("uid", "")] += 1
     if well and not keep:
-        census.ready += phase == "Running"
         return
     pod = pod_of(manifest)
-    census.ready += pod.ready and not pod.deleted
-    if not well:
-        census.suspects.append(pod)
     if keep:
         census.everyone.append(pod)
+    if well:
+        return
+    census.suspects.append(pod)
+    if pod.ready and phase == "Running" and not pod.deleted:
+        census.ready += 1
+        census.serving[pod.owner.uid] += 1
 
 
 def read_sets(eyes: Eyes, scope: Scope) -> tuple[list[Set], list[Json]]:
