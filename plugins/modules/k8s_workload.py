@@ -210,7 +210,8 @@ findings:
       keep an old value, V(k8s.env.duplicate) and V(k8s.env.reference_order) for variables.
     - V(k8s.memory.limit_too_low), V(k8s.memory.at_ceiling) and V(k8s.memory.no_limit) with O(memory_factor).
     - V(k8s.qos.changes), V(k8s.hpa.moves), V(k8s.vpa.overrides) and V(k8s.capacity.no_room) for other resources.
-    - V(k8s.admission.reverts) where the cluster takes the change back at once, C(k8s.owned.*) where its owner will.
+    - V(k8s.admission.reverts) and V(k8s.admission.alters) where the cluster makes something else of it, C(k8s.owned.*)
+      where its owner will take it back.
   returned: always
   type: list
   elements: dict

@@ -121,8 +121,9 @@ def _merge(name: str, body: Json | None, held: Mapping[str, Json]) -> Json:
         return {"name": name, "$patch": "delete"}
     before = held.get(name) or {}
     if "valueFrom" in body:
-        gone = {"value": None} if "value" in before else {}
-        return {"name": name, "valueFrom": {**REPLACE, **body["valueFrom"]}, **gone}
+        # The API server drops a map that is to be replaced where there is none.
+        whole, gone = (REPLACE if "valueFrom" in before else {}), ({"value": None} if "value" in before else {})
+        return {"name": name, "valueFrom": {**whole, **body["valueFrom"]}, **gone}
     return {"name": name, **body, **({"valueFrom": None} if "valueFrom" in before else {})}
 
 

@@ -124,12 +124,12 @@ def _aim(kube: Kube, params: Params, switch: Switch | None) -> Aim:
     watch.facts |= {"workload": _facts(workload, wish), "rollout": rollout_of(workload).as_dict()}
     aim = Aim(workload, made, workload, True, watch, memory_findings(workload, wish, killed, params))
     if made.patch:
-        return _judged(kube, params, aim, switch)
+        return _judged(kube, params, aim, wish, switch)
     twice = env_findings(Turn(kube, workload, workload), made.duplicates, workload.subject)
     return replace(aim, findings=(*aim.findings, *twice))
 
 
-def _judged(kube: Kube, params: Params, aim: Aim, switch: Switch | None) -> Aim:
+def _judged(kube: Kube, params: Params, aim: Aim, wish: Wish, switch: Switch | None) -> Aim:
     """All that can refuse the change, before anything is written."""
     workload = aim.workload
     refuse_drift(workload.manifest, workload.title, accept=params["accept_drift"])
@@ -149,7 +149,17 @@ def _judged(kube: Kube, params: Params, aim: Aim, switch: Switch | None) -> Aim:
         findings += [*refuse_below_usage(turn), *refuse_no_room(turn)]
         findings += [*quality_findings(turn), *scaler_findings(turn)]
     made = replace(aim, after=after, exact=exact, findings=tuple(findings))
-    return made if made.differs else _undone(made)
+    return _as_wished(made, edit(after, wish)) if made.differs else _undone(made)
+
+
+def _as_wished(aim: Aim, left: Edit) -> Aim:
+    """Whether what the API server would make of it is all that was wanted."""
+    if not left.patch:
+        return aim
+    suggest = "A webhook or policy of the cluster makes something else of it. Want what it makes, or change it there."
+    evidence = {"still_differs": list(left.words)}
+    found = Finding("k8s.admission.alters", Severity.WARNING, aim.workload.subject, evidence, suggest)
+    return replace(aim, findings=(*aim.findings, found))
 
 
 def _undone(aim: Aim) -> Aim:

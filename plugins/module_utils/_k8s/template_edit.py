@@ -34,7 +34,7 @@ class Wish:
         return cls(
             params.get("container") or "",
             wanted_env(params),
-            params.get("image") or "",
+            _image(params.get("image") or ""),
             wanted_amounts(params),
             _notes(params, "pod_annotations"),
             _notes(params, "annotations"),
@@ -51,6 +51,13 @@ class Wish:
         """With amounts added to those that are wanted already."""
         both = {side: {**self.resources.get(side, {}), **amounts.get(side, {})} for side in SIDES}
         return replace(self, resources={side: part for side, part in both.items() if part})
+
+
+def _image(name: str) -> str:
+    """The API server takes any text for one, and the pods never start."""
+    if len(name.split()) > 1 or name != name.strip():
+        raise bad_parameter("image", f"{name!r} is not the name of an image", "Write it as registry/name:tag.")
+    return name
 
 
 def _notes(params: Params, option: str) -> Notes:

@@ -34,8 +34,15 @@ def test_only_what_differs_is_patched_and_null_takes_away() -> None:
 
 @pytest.mark.parametrize(
     "resources",
-    [{"limit": {"cpu": "1"}}, {"limits": "1Gi"}, {"limits": {"memory": "1 GB"}}, {"limits": {"memory": -1}}]
-    + [{"limits": {"cpu": True}}, {"limits": {"memory": "9" * 50}}, {"limits": {"memory": "1Gii"}}],
+    [
+        {"limit": {"cpu": "1"}},
+        {"limits": "1Gi"},
+        {"limits": {"memory": "1 GB"}},
+        {"limits": {"memory": -1}},
+        {"limits": {"cpu": True}},
+        {"limits": {"memory": "9" * 50}},
+        {"limits": {"memory": "1Gii"}},
+    ],
 )
 def test_what_is_no_amount_is_refused(resources: dict[str, Any]) -> None:
     with pytest.raises(OpsError) as caught:
