@@ -46,7 +46,9 @@ class Case:
     def key(self) -> tuple[str, ...]:
         if self.cause.id in ("k8s.node.not_ready", "k8s.node.pressure"):
             return (self.cause.id, str(self.cause.evidence.get("node")))
-        return (self.cause.id, self.namespace, self.workload, self.cause.container)
+        # A Job gives up once, whichever of its containers it was that failed.
+        container = "" if self.cause.id == "k8s.job_backoff" else self.cause.container
+        return (self.cause.id, self.namespace, self.workload, container)
 
     @property
     def subject(self) -> str:

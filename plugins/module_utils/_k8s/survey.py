@@ -93,8 +93,9 @@ class Eyes:
         """Remembers what may not be seen; anything else is no matter of rights, and is raised."""
         if error.kind not in (ErrorKind.FORBIDDEN, ErrorKind.NOT_FOUND):
             raise error
-        where = f" in {namespace}" if namespace else ""
-        self.unseen[what] = "; ".join(filter(None, (self.unseen.get(what), f"{error.kind}{where}")))
+        why = f"{error.kind} in {namespace}" if namespace else str(error.kind)
+        known = self.unseen.get(what, "")
+        self.unseen[what] = known if why in known.split("; ") else "; ".join(filter(None, (known, why)))
 
 
 @dataclass(frozen=True, slots=True)
