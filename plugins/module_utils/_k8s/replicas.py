@@ -89,13 +89,21 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """C(edits) in order, and the number of pods that they lead to: exactly C(goal), or at least."""
+    """C(edits) in order, and the number of pods that they lead to: exactly C(goal), or at least C(floor).
+
+    An autoscaler that has its number back goes where its metrics lead it: no more is certain then than its lower bound.
+    """
 
     edits: tuple[Edit, ...]
     goal: int
     exact: bool = True
+    least: int | None = None
     #: Up to where an autoscaler may go once this is done.
     ceiling: int = 0
+
+    @property
+    def floor(self) -> int:
+        return self.goal if self.least is None else min(self.least, self.goal)
 
 
 def intent_of(scene: Scene, asked: Asked) -> Intent:
@@ -137,7 +145,9 @@ def _scale(scene: Scene, asked: Asked) -> Intent:
     current = scene.workload.replicas
     goal = asked.exact if asked.exact is not None else max(current, asked.least or 0)
     kept = note_of(scene.workload.manifest, RAISED)
-    return Intent(_set_replicas(scene.workload, goal, kept, asked.temporary), goal, exact=asked.exact is not None)
+    edits = _set_replicas(scene.workload, goal, kept, asked.temporary)
+    held = scene.owner == "hpa"
+    return Intent(edits, goal, asked.exact is not None and not held, _scaler(scene).bounds[0] if held else None)
 
 
 def _bounds(scene: Scene, asked: Asked) -> Intent:
@@ -229,7 +239,7 @@ def _resume(scene: Scene) -> Intent:
         words = f"forget what {workload.title} was quiesced from; it has {goal} replicas again"
         edits.append(Edit(workload.kind, workload.manifest, read_replicas, {}, {QUIESCED: None}, words))
     edits += _unpause(scaler, QUIESCED)
-    return Intent(tuple(edits), goal, exact=scene.owner == "none" and not _kept_by(scaler, QUIESCED))
+    return _given_back(scene, edits, goal, QUIESCED)
 
 
 def _restore(scene: Scene) -> Intent:
@@ -246,10 +256,11 @@ def _restore(scene: Scene) -> Intent:
     if scaler and not scaler.keda and (held := note_of(scaler.manifest, RAISED)):
         now = _bounds_note(*scaler.bounds)
         _unchanged(scaler.title, now, held)
+        goal = min(goal, int(held["was"]["maxReplicas"]))
         words = f"set bounds of {scaler.title} back from {_range(now)} to {_range(held['was'])}"
         edits.append(Edit(scaler.kind, scaler.manifest, read_bounds, held["was"], {RAISED: None}, words))
     edits += _unpause(scaler, RAISED)
-    return Intent(tuple(edits), goal, exact=scaler is None)
+    return _given_back(scene, edits, goal, RAISED)
 
 
 def _unchanged(title: str, now: Mapping[str, Any], kept: Json) -> None:
@@ -291,8 +302,16 @@ def _unpause(scaler: Autoscaler | None, name: str) -> list[Edit]:
     return [Edit(scaler.kind, scaler.manifest, read_switches, {}, notes, words)]
 
 
-def _kept_by(scaler: Autoscaler | None, name: str) -> bool:
-    return bool(scaler and scaler.keda and note_of(scaler.manifest, name))
+def _given_back(scene: Scene, edits: list[Edit], goal: int, name: str) -> Intent:
+    """What is certain once an autoscaler, if there is one, decides about the number again."""
+    scaler = scene.scaler
+    if scaler is None:
+        return Intent(tuple(edits), goal)
+    kept = note_of(scaler.manifest, name)
+    if scaler.keda and scaler.frozen and not kept:
+        return Intent(tuple(edits), goal)
+    low = int(kept.get("was", {}).get("minReplicas", scaler.bounds[0]))
+    return Intent(tuple(edits), goal, exact=False, least=low)
 
 
 def _scaler(scene: Scene) -> Autoscaler:

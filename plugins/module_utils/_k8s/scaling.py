@@ -263,7 +263,7 @@ def verify_of(kube: Kube, work: Work) -> Verify | None:
     workload, intent = work.scene.workload, work.intent
     if not work.limits["wait"]:
         return None
-    words = f"{workload.title} has {'' if intent.exact else 'at least '}{intent.goal} ready pods"
+    words = f"{workload.title} has {intent.goal if intent.exact else f'at least {intent.floor}'} ready pods"
 
     def check() -> str:
         return missing(_same(kube, workload), intent)
@@ -276,8 +276,8 @@ def missing(now: Workload, intent: Intent) -> str:
     wanted, status = now.replicas, now.status
     if status.get("observedGeneration", 0) < now.manifest["metadata"].get("generation", 0):
         return "its controller has not seen the change yet"
-    if wanted < intent.goal or (intent.exact and wanted != intent.goal):
-        return f"its replicas are {wanted}, not {intent.goal}"
+    if wanted < intent.floor or (intent.exact and wanted != intent.goal):
+        return f"its replicas are {wanted}, not {intent.goal if intent.exact else intent.floor}"
     if _ready(now.manifest) < wanted:
         return f"{_ready(now.manifest)} of {wanted} pods are ready"
     left = int(status.get("replicas", 0)) + int(status.get("terminatingReplicas", 0) if wanted == 0 else 0)

@@ -498,3 +498,29 @@ def test_waits_for_ready_pods() -> None:
     status = {"replicas": 6, "readyReplicas": 6, "observedGeneration": 9}
     world.api.change(kinds.DEPLOYMENT, "shop", "web", {"status": status})
     assert world.run(min_replicas=6, wait=True, timeout=5)["verify"]["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("wanted", "replicas", "ready"),
+    [
+        ({"restored": True}, 4, True),  # the autoscaler takes the pods above its old bounds away
+        ({"restored": True}, 2, True),
+        ({"restored": True}, 1, False),
+    ],
+)
+def test_an_autoscaler_that_decides_again_may_go_to_its_lower_bound(
+    wanted: dict[str, Any], replicas: int, ready: bool
+) -> None:
+    world = World(deployment(6), hpa(low=2, high=4))
+    world.run(min_replicas=6, change_max=True)
+
+    def follow(request: Request) -> None:
+        if request.kind is kinds.AUTOSCALER and request.method == "PATCH" and not request.dry_run:
+            status = {"replicas": replicas, "readyReplicas": replicas, "observedGeneration": 99}
+            change = {"spec": {"replicas": replicas}, "status": status}
+            world.api.change(kinds.DEPLOYMENT, "shop", "web", change)
+
+    world.api.before.append(follow)
+    result = world.run(**wanted, wait=True, timeout=0.6)
+    assert result["verify"]["ok"] is ready
+    assert result["scale"]["goal"] == 4
