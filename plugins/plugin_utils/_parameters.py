@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 #: Extra variables that are nobody's parameter: Ansible's own, AWX's, EDA's, and the target's connection.
-_FOREIGN = re.compile(r"(ansible|awx|tower|sre_runbooks)_.*|[a-z]+_connection|runbook")
+_FOREIGN = re.compile(r"(ansible|awx|tower|sre_runbooks)_.*|[a-z0-9]+_connection|runbook")
 
 #: The collection's own playbooks; a runbook that another playbook imports is not in that one's folder.
 _PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
