@@ -283,7 +283,9 @@ class TestFaults:
         faults.settle(cluster, namespace, make.daemonset("agent"))
         with faults.node_not_ready(cluster, "node-3"):
             assert cluster.kubectl("get", "node", "node-3").stdout.split()[6] == "NotReady"
-        cluster.prove_own()
+            down = lambda: cluster.get("daemonset", "agent", namespace)["status"]["numberReady"] == 2  # noqa: E731
+            cluster.wait(down, 10, "a pod that is not ready as its node is not")
+        faults.wait_settled(cluster, namespace, "DaemonSet", "agent")
 
     def test_paused_and_owned(self, cluster: Cluster, namespace: str) -> None:
         faults.settle(cluster, namespace, make.owned_by(make.deployment("app"), "argo"))

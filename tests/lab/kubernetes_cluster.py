@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from tests.lab.process import HOST, LabError, ProcessId, free_port, spawn, wait_
 
 _STARTS = 3
 _START_SECONDS = 60.0
+_MARKED_SECONDS = 0.2
 _LOG_CHARACTERS = 3000
 
 
@@ -275,9 +277,23 @@ class Cluster:
         self.uid = str(self.get("namespace", "kube-system")["metadata"]["uid"])
         if nodes:
             self._wait_start(self._nodes_ready, "ready nodes")
-            # Proves that the controllers are at work, too.
-            self.delete_namespace(self.new_namespace("lab-start"))
+            self.prove_nodes(*template.NODES)
         return self
+
+    def prove_nodes(self, *nodes: str) -> None:
+        """Until pods on them become and stay ready: controllers that still take a node for sick mark its new pods."""
+        namespace = self.new_namespace("lab-probe")
+        self.wait(lambda: self._keep_ready(nodes, namespace), _START_SECONDS, f"pods that stay ready on {nodes}")
+        self.delete_namespace(namespace)
+
+    def _keep_ready(self, nodes: Sequence[str], namespace: str) -> bool:
+        label = secrets.token_hex(4)
+        for node in nodes:
+            self.api.create(members.probe(node, label), namespace)
+        probes = functools.partial(self.objects, "pod", namespace, f"probe={label}")
+        self.wait(lambda: all(pod["status"]["phase"] == "Running" for pod in probes()), _START_SECONDS, "running pods")
+        time.sleep(_MARKED_SECONDS)
+        return all(_conditions(pod).get("Ready") == "True" for pod in probes())
 
     def _nodes_ready(self) -> bool:
         found = self.objects("node")
@@ -285,8 +301,11 @@ class Cluster:
 
 
 def _is_ready(node: Mapping[str, Any]) -> bool:
-    conditions = {entry["type"]: entry["status"] for entry in node["status"].get("conditions", ())}
-    return conditions.get("Ready") == "True" and not node["spec"].get("taints")
+    return _conditions(node).get("Ready") == "True" and not node["spec"].get("taints")
+
+
+def _conditions(item: Mapping[str, Any]) -> dict[str, str]:
+    return {entry["type"]: entry["status"] for entry in item["status"].get("conditions", ())}
 
 
 class ForeignCluster(Cluster):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from tests.lab import kubernetes_objects as make
+from tests.lab.kubernetes_api import STRATEGIC, ApiError
 from tests.lab.kubernetes_cluster import Cluster
 from tests.lab.kubernetes_objects import Document
 from tests.lab.kubernetes_stages import NODE_FAULT
@@ -38,7 +39,14 @@ def settle(cluster: Cluster, namespace: str, *documents: Document) -> None:
 
 def wait_settled(cluster: Cluster, namespace: str, kind: str, name: str, seconds: float = _SECONDS) -> None:
     """Until its rollout is complete, as `kubectl rollout status` means it."""
-    cluster.wait(lambda: _is_settled(cluster.get(kind, name, namespace)), seconds, f"{kind} {name} at rest")
+    try:
+        cluster.wait(lambda: _is_settled(cluster.get(kind, name, namespace)), seconds, f"{kind} {name} at rest")
+    except LabError as error:
+        error.add_note(f"{kind}: {cluster.get(kind, name, namespace).get('status')}")
+        error.add_note(
+            "\n".join(f"{pod['metadata']['name']}: {pod['status']}" for pod in pods(cluster, namespace, name))
+        )
+        raise
 
 
 def _is_settled(item: Document) -> bool:
@@ -252,14 +260,29 @@ def node_not_ready(cluster: Cluster, name: str = "node-3", status: str = "False"
     now = _time(0)
     condition = {"type": "Ready", "status": status, "lastHeartbeatTime": now, "lastTransitionTime": now}
     told = {"reason": "KubeletNotReady", "message": "container runtime is down"}
-    strategic = {"content": "application/strategic-merge-patch+json", "subresource": "status"}
-    cluster.patch("node", name, None, {"status": {"conditions": [{**condition, **told}]}}, **strategic)
+    body = {"status": {"conditions": [{**condition, **told}]}}
+    cluster.patch("node", name, None, body, subresource="status", content=STRATEGIC)
     try:
         cluster.wait(lambda: _tainted(cluster, name), _SECONDS, f"the taint of {name}")
+        _report_pods(cluster, name, ready=False)
         yield
     finally:
         cluster.patch("node", name, None, {"metadata": {"annotations": {NODE_FAULT: None}}})
         cluster.wait(lambda: not _tainted(cluster, name), _SECONDS, f"a ready {name}")
+        cluster.prove_nodes(name)
+        _report_pods(cluster, name, ready=True)
+
+
+def _report_pods(cluster: Cluster, node: str, ready: bool) -> None:
+    """What becomes of the pods of a node that falls silent, and of those of one that is back."""
+    for pod in cluster.objects("pod"):
+        statuses = pod.get("status", {}).get("containerStatuses", ())
+        if pod["spec"].get("nodeName") == node and statuses and all(entry["ready"] for entry in statuses):
+            meta = pod["metadata"]
+            condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": _time(0)}
+            told = {"status": {"conditions": [condition]}}
+            with contextlib.suppress(ApiError):  # it has gone meanwhile
+                cluster.patch("pod", meta["name"], meta["namespace"], told, subresource="status", content=STRATEGIC)
 
 
 @contextlib.contextmanager

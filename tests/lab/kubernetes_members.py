@@ -145,7 +145,7 @@ def _controllers(_scratch: Path, files: Files, ports: Ports) -> list[str]:
         "horizontal-pod-autoscaler-cpu-initialization-period": "5s",
         "horizontal-pod-autoscaler-initial-readiness-delay": "2s",
         "horizontal-pod-autoscaler-downscale-stabilization": "5s",
-        "node-monitor-period": "1s",
+        "node-monitor-period": "200ms",
         "pvclaimbinder-sync-period": "1s",
     }
     return _written(
@@ -250,6 +250,14 @@ def metrics_documents(port: int) -> list[dict[str, Any]]:
         {"apiVersion": "v1", "kind": "Service", "metadata": place, "spec": service},
         {**registration, "metadata": {"name": "v1beta1.metrics.k8s.io"}, "spec": spec},
     ]
+
+
+def probe(node: str, label: str) -> dict[str, Any]:
+    """A pod on this very node."""
+    spec = {"nodeName": node, "containers": [{"name": "probe", "image": "registry.example/probe:1"}]}
+    meta = {"name": f"{node}-{label}", "labels": {"probe": label}}
+    tolerations = [{"operator": "Exists"}]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {**spec, "tolerations": tolerations}}
 
 
 def rights(
