@@ -308,6 +308,7 @@ def test_a_template_that_was_complete_once_is_no_case_for_a_rollback(cluster: Cl
         status = one["status"]
         status["containerStatuses"][0] |= {
             "ready": False,
+            "restartCount": 9,
             "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
         }
         conditions = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "False"}]
