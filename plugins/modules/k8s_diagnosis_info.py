@@ -72,7 +72,7 @@ options:
 notes:
   - The moments of the API server are compared with the clock of where this runs.
 seealso:
-  - module: sre.runbooks.redis_info
+  - module: sre.runbooks.k8s_pod
 """
 
 EXAMPLES = r"""

@@ -61,7 +61,7 @@ _ADVICE: Mapping[str, str] = {
     "k8s.hpa.inactive": "The autoscaler does not work: {reason}.",
     "k8s.readiness_gate": "A readiness gate is not met. Look at the controller that has to set it.",
     "k8s.pod_not_ready": "It is not ready, and its containers are. Look at its node.",
-    "k8s.creating_slow": "Its containers are not there yet. Large images take long; look at its events and its node.",
+    "k8s.creating_slow": "It has been starting for {seconds} s. An init container, or a large image, takes its time: see log and events.",
 }
 
 

@@ -18,7 +18,7 @@ from .kinds import DEPLOYMENT, JOB
 from .nodes import Node, pressure_cause
 from .pods import Around, Health, Judged, judge
 from .ranking import Case, group, rank
-from .sets import Set, job_cause, refusal_of, rollout_cause, scaler_cause
+from .sets import Set, job_cause, refusal_of, refusals_in, rollout_cause, scaler_cause, successes_of
 from .slim import Pod
 from .survey import Asked, Census, Eyes, Scope
 
@@ -126,7 +126,8 @@ def _judged(
     eyes: Eyes, scope: Scope, census: Census, known: Mapping[_Key, Set], around: Around
 ) -> tuple[Around, list[Judged]]:
     """Judges the suspects, with events where there is one to explain, with nodes where a cause may lie there."""
-    pods = [pod for pod in census.suspects if not _over(pod, known, around.horizon)]
+    successes = successes_of(known.values())
+    pods = [pod for pod in census.suspects if not _over(pod, known, successes, around.horizon)]
     short = [one for one in known.values() if one.short and not one.refusal]
     places = {pod.namespace for pod in pods} | {one.namespace for one in short}
     if places:
@@ -144,18 +145,18 @@ def _judged(
     return around, [judge(pod, around) for pod in pods] if again else judged
 
 
-def _over(pod: Pod, known: Mapping[_Key, Set], horizon: float) -> bool:
+def _over(pod: Pod, known: Mapping[_Key, Set], successes: Mapping[str, float], horizon: float) -> bool:
     """A pod of a Job that has come to its end: the Job's outcome counts, not each attempt."""
     job = known.get((pod.owner.kind, pod.namespace, pod.owner.name))
     if job is None or job.kind != JOB.name or pod.phase != "Failed":
         return False
-    return job.complete or (bool(job.failed) and job_cause(job, known.values(), horizon) is None)
+    return job.complete or (bool(job.failed) and job_cause(job, successes, horizon) is None)
 
 
 def _pod_cases(
     judged: Iterable[Judged], known: Mapping[_Key, Set], around: Around, serving: Mapping[str, int]
 ) -> list[Case]:
-    cases = []
+    cases, successes = [], successes_of(known.values())
     for one in judged:
         key = home(one.pod, known)
         job = known.get((one.pod.owner.kind, one.pod.namespace, one.pod.owner.name))
@@ -163,15 +164,16 @@ def _pod_cases(
         # Where others of the very same template serve, it is not the template.
         others = serving.get(one.pod.owner.uid, 0) if one.pod.owner.uid else 0
         for cause in one.causes:
-            shown = _of_job(cause, job, known, around) if job and job.failed and one.pod.phase == "Failed" else cause
+            failed = job if job and job.failed and one.pod.phase == "Failed" else None
+            shown = _of_job(cause, failed, successes, around) if failed else cause
             case = Case(shown, one.pod.namespace, title, (one.pod.name,), one.pod)
             cases.append(with_evidence(case, {"same_template_ready": others} if others else {}))
     return cases
 
 
-def _of_job(cause: Cause, job: Set, known: Mapping[_Key, Set], around: Around) -> Cause:
+def _of_job(cause: Cause, job: Set, successes: Mapping[str, float], around: Around) -> Cause:
     """The last attempt of a Job that has given up shows why."""
-    given_up = job_cause(job, known.values(), around.horizon)
+    given_up = job_cause(job, successes, around.horizon)
     if given_up is None:
         return cause
     return replace(
@@ -182,20 +184,19 @@ def _of_job(cause: Cause, job: Set, known: Mapping[_Key, Set], around: Around) -
 def _pressed(judged: Iterable[Judged], nodes: Iterable[Node]) -> list[Case]:
     """Nodes under pressure that have a suspect on them."""
     found = []
-    for node in nodes:
+    for node in (one for one in nodes if one.pressures and not one.down):
         pods = [one.pod for one in judged if one.pod.node == node.name]
-        if node.pressures and not node.down and pods:
+        if pods:
             names = tuple(pod.name for pod in pods)
             found.append(Case(pressure_cause(node), pods[0].namespace, f"Node {node.name}", names, pods[0]))
     return found
 
 
 def _set_cases(known: Mapping[_Key, Set], around: Around) -> list[Case]:
-    cases = []
+    cases: list[Case] = []
+    said, successes = refusals_in(around.events.general), successes_of(known.values())
     for one in known.values():
-        causes = [refusal_of(one, around.events.general), rollout_cause(one)]
-        gone = one.kind == JOB.name and one.failed
-        causes += [job_cause(one, known.values(), around.horizon)] if gone else []
+        causes = (refusal_of(one, said), rollout_cause(one), job_cause(one, successes, around.horizon))
         title = f"CronJob {one.namespace}/{one.owner.name}" if one.owner.kind == "CronJob" else one.title
         cases += [Case(cause, one.namespace, title) for cause in causes if cause]
     return cases

@@ -114,7 +114,8 @@ def _killed(
 
 
 def _evidence(container: Container, ended: Ending | None) -> dict[str, Any]:
-    found: dict[str, Any] = {"restarts": container.restarts, **_marks(container)}
+    found: dict[str, Any] = {"restarts": container.restarts, "image": container.image, **_marks(container)}
+    found |= {"digest": container.digest} if container.digest else {}
     if ended:
         found["exit_code"] = ended.code
         signal = _SIGNALS.get(ended.code)

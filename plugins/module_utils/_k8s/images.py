@@ -67,6 +67,8 @@ def pull_cause(container: Container, said: Iterable[str]) -> Cause:
         "pinned": "@sha256:" in container.image,
         "message": words(text),
     }
+    if container.digest:
+        evidence["ran"] = container.digest
     if _EITHER.search(text):
         evidence["or"] = "not_found"
     return Cause(f"k8s.image_pull.{name}", evidence, container.name)

@@ -19,7 +19,15 @@ from .survey import Eyes
 #: The kubelet counts bytes from the first of the asked lines on, so that less would cut the newest.
 _BYTES = 256 * 1024
 _LONGEST = 400
-_TELLING = ("k8s.crash_loop.", "k8s.oom_killed", "k8s.init_failed", "k8s.probe.", "k8s.job_backoff", "k8s.node.oom")
+_TELLING = (
+    "k8s.crash_loop.",
+    "k8s.oom_killed",
+    "k8s.init_failed",
+    "k8s.probe.",
+    "k8s.job_backoff",
+    "k8s.node.oom",
+    "k8s.creating_slow",
+)
 
 
 def tail(eyes: Eyes, pod: Pod, container: str, lines: int, *, previous: bool = False) -> list[str]:

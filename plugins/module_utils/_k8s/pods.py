@@ -152,7 +152,10 @@ def _unready(pod: Pod, around: Around) -> Judged:
     if not creating or around.now - pod.created < max(5 * around.grace, _LOOP):
         return Judged(pod, Health.STARTING)
     evidence: dict[str, Any] = {"node": pod.node, "seconds": int(around.now - pod.created)}
-    return Judged(pod, Health.SICK, (Cause("k8s.creating_slow", evidence, "", Severity.WARNING),))
+    first = next((one for one in pod.containers if one.init and one.state == "running" and not one.sidecar), None)
+    evidence |= {"init": True} if first else {}
+    name = first.name if first else ""
+    return Judged(pod, Health.SICK, (Cause("k8s.creating_slow", evidence, name, Severity.WARNING),))
 
 
 def _not_ready(pod: Pod) -> Cause:

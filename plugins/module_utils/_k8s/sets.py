@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .._core.plan import Severity
@@ -15,6 +15,8 @@ from .progress import rollout_of
 from .refusals import refused
 from .slim import Reference, conditions_of, moment, reference_of
 from .workload import Workload, controller_of
+
+_Key = tuple[str, str, str]
 
 #: What is listed in one go; each is one request where everything is well.
 LISTED = (DEPLOYMENT, STATEFUL_SET, DAEMON_SET, JOB, AUTOSCALER)
@@ -98,22 +100,24 @@ def _job(manifest: Json) -> Set:
     )
 
 
-def refusal_of(one: Set, events: Iterable[Event]) -> Cause | None:
+def refusals_in(events: Iterable[Event]) -> dict[_Key, Event]:
+    """The newest C(FailedCreate) by the workload (kind, namespace, name); a ReplicaSet stands for its Deployment."""
+    found: dict[_Key, Event] = {}
+    for event in events:
+        if event.reason == "FailedCreate":
+            kind, name = event.about.kind, event.about.name
+            if kind == "ReplicaSet":
+                kind, name = DEPLOYMENT.name, name.rpartition("-")[0]
+            found.setdefault((kind, event.namespace, name), event)
+    return found
+
+
+def refusal_of(one: Set, said: Mapping[_Key, Event]) -> Cause | None:
     """Why pods are missing: the Deployment's own condition, else what was said to it, or to its ReplicaSet."""
     if one.refusal:
         return refused(one.refusal)
-    if not one.short:
-        return None
-    found = next((event for event in events if event.reason == "FailedCreate" and _about(one, event)), None)
+    found = said.get((one.kind, one.namespace, one.name)) if one.short else None
     return refused(found.message) if found else None
-
-
-def _about(one: Set, event: Event) -> bool:
-    if event.namespace != one.namespace:
-        return False
-    if one.kind == DEPLOYMENT.name:
-        return event.about.kind == "ReplicaSet" and event.about.name.rpartition("-")[0] == one.name
-    return event.about.uid == one.uid
 
 
 def rollout_cause(one: Set) -> Cause | None:
@@ -128,13 +132,20 @@ def rollout_cause(one: Set) -> Cause | None:
     return None
 
 
-def job_cause(one: Set, jobs: Iterable[Set], horizon: float) -> Cause | None:
+def successes_of(sets: Iterable[Set]) -> dict[str, float]:
+    """When the latest Job that has succeeded was made, by the uid of its CronJob."""
+    found: dict[str, float] = {}
+    for one in sets:
+        if one.complete and one.owner.uid:
+            found[one.owner.uid] = max(one.created, found.get(one.owner.uid, 0.0))
+    return found
+
+
+def job_cause(one: Set, successes: Mapping[str, float], horizon: float) -> Cause | None:
     """A Job that has given up, unless it is long ago, or its CronJob has succeeded since."""
     if one.kind != JOB.name or not one.failed or one.finished < horizon:
         return None
-    if one.owner.uid and any(
-        other.owner.uid == one.owner.uid and other.complete and other.created > one.created for other in jobs
-    ):
+    if successes.get(one.owner.uid, 0.0) > one.created:
         return None
     return Cause("k8s.job_backoff", {"job": one.name, "message": words(one.failed)})
 

@@ -68,6 +68,11 @@ class Container:
     memory_limit: str = ""
 
     @property
+    def digest(self) -> str:
+        """Of the image that ran: a tag may have moved since."""
+        return self.image_id.rpartition("@")[2] if "@" in self.image_id else ""
+
+    @property
     def ending(self) -> Ending | None:
         """How it ended most recently."""
         return self.ended or self.last

@@ -77,6 +77,13 @@ def test_a_registry_that_says_both_is_quoted_as_saying_both() -> None:
     assert (found["id"], found["evidence"]["or"]) == ("k8s.image_pull.auth", "not_found")
 
 
+def test_what_ran_is_told_by_its_digest() -> None:
+    """A tag may have moved since: pulling it by hand proves nothing."""
+    ran = {"imageID": f"registry.example/app@sha256:{'ab' * 32}"}
+    assert root(pod(app=crashing(1, **ran)))["evidence"]["digest"] == f"sha256:{'ab' * 32}"
+    assert root(pod(app=waiting("ErrImagePull", "not found", **ran)))["evidence"]["ran"] == f"sha256:{'ab' * 32}"
+
+
 @pytest.mark.parametrize(
     ("image", "registry"),
     [
@@ -251,6 +258,14 @@ def test_who_merely_starts_is_not_sick() -> None:
 )
 def test_who_is_well(pod_of: Any) -> None:
     assert roots(pod_of()) == []
+
+
+def test_an_init_container_that_never_ends_is_named() -> None:
+    first = {"state": {"running": {"startedAt": ago(1400)}}}
+    sick = pod(init=first, app=waiting("PodInitializing"), phase="Pending", age=1500)
+    found = root(sick)
+    assert (found["id"], found["container"], found["severity"]) == ("k8s.creating_slow", "prepare", "warning")
+    assert roots(pod(init=first, app=waiting("PodInitializing"), phase="Pending", age=300)) == []
 
 
 @pytest.mark.parametrize(
