@@ -119,12 +119,12 @@ EXAMPLES = r"""
     state: rolled_back
     last_healthy: true
 
-- name: web runs version 1.4 again
+- name: web runs the template of its first revision again, whoever else would have the last word
   sre.runbooks.k8s_rollout:
     namespace: shop
     name: web
     state: rolled_back
-    to_image: {web: "registry.example.com/web:1.4"}
+    to_revision: 1
     accept_drift: true
 
 - name: All pods of web were restarted within the last ten minutes
