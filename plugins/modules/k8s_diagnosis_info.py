@@ -107,7 +107,7 @@ root_causes:
       pods: 3
       sample: [web-6d5f-2xk4z]
       evidence: {kind: ConfigMap, name: web, key: DB_HOST}
-      next: ConfigMap web DB_HOST is not there. Create it, or correct the reference to it.
+      next: "Missing: ConfigMap web DB_HOST. Create it, or correct the reference to it."
 findings:
   description: The same as findings, what follows from them, and V(k8s.unseen.*) for what may not be seen.
   returned: always

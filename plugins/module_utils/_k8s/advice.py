@@ -19,16 +19,16 @@ _ADVICE: Mapping[str, str] = {
     "k8s.image_pull.invalid_name": "{image} is not a name of an image. Run deployment_rollback, or correct it.",
     "k8s.image_pull.never": "imagePullPolicy is Never and the node lacks {image}. Load it there, or change the policy.",
     "k8s.image_pull.unknown": "The image does not come. Read message, and the runtime's log on the node.",
-    "k8s.crash_loop.error": "It ends by itself with {exit_code}. Read log; run deployment_rollback if it is new.",
+    "k8s.crash_loop.error": "It ends with exit code {exit_code}. Read log; run deployment_rollback if it is new.",
     "k8s.crash_loop.command": "Its command cannot be run. Correct command or image, or run deployment_rollback.",
     "k8s.crash_loop.segfault": "It crashes ({signal}). Roll back, and look at native libraries and architecture.",
     "k8s.crash_loop.liveness": "The liveness probe kills it ({how}). See whether it hangs, or the probe is too strict.",
     "k8s.crash_loop.completed": "It ends well, though it should stay. Give it a command that stays, or make it a Job.",
     "k8s.crash_loop.unknown": "It ends, and nothing says why. Read message, log, and the kubelet's log on the node.",
-    "k8s.oom_killed": "It needs more memory than its limit {limit}. Raise the limit, or find the leak. Run pod_oom.",
+    "k8s.oom_killed": "It needs more memory than its limit ({limit}). Raise the limit, or find the leak. Run pod_oom.",
     "k8s.node.oom": "The node {node} ran out of memory. Set limits for what it runs, or move some of it.",
-    "k8s.config_missing": "{kind} {name} {key} is not there. Create it, or correct the reference to it.",
-    "k8s.init_failed": "An init container ends with {exit_code}. Read log: what it waits for or prepares is broken.",
+    "k8s.config_missing": "Missing: {kind} {name} {key}. Create it, or correct the reference to it.",
+    "k8s.init_failed": "An init container ends with exit code {exit_code}. Read log: what it prepares is broken.",
     "k8s.probe.readiness": "It runs, but its readiness probe fails ({how}). Look at its log and what it depends on.",
     "k8s.probe.liveness": "Its liveness probe fails ({how}), and it will be killed. See why it does not answer.",
     "k8s.probe.startup": "It is not up within its startup probe ({how}). Look at its log, or give it more time.",
@@ -61,11 +61,11 @@ _ADVICE: Mapping[str, str] = {
     "k8s.hpa.inactive": "The autoscaler does not work: {reason}.",
     "k8s.readiness_gate": "A readiness gate is not met. Look at the controller that has to set it.",
     "k8s.pod_not_ready": "It is not ready, and its containers are. Look at its node.",
-    "k8s.creating_slow": "It has been starting for {seconds} s. An init container, or a large image, takes its time: see log and events.",
+    "k8s.creating_slow": "It starts for {seconds} s: an init container, or a large image. See log and events.",
 }
 
 
 def advice(cause: Cause) -> str:
     """The sentence for a cause; what the evidence does not know is left out of it."""
     known: dict[str, str] = defaultdict(str, {name: str(value) for name, value in cause.evidence.items()})
-    return " ".join(_ADVICE.get(cause.id, "").format_map(known).split()).replace(" :", ":").replace(": .", ".")
+    return " ".join(_ADVICE.get(cause.id, "").format_map(known).split()).replace(" .", ".").replace(":.", ".")

@@ -18,7 +18,7 @@ from .kinds import DEPLOYMENT, JOB
 from .nodes import Node, pressure_cause
 from .pods import Around, Health, Judged, judge
 from .ranking import Case, group, rank
-from .sets import Set, job_cause, refusal_of, refusals_in, rollout_cause, scaler_cause, successes_of
+from .sets import Set, job_cause, refusal_of, refusals_in, rollout_cause, scaler_cause, successes_of, target_of
 from .slim import Pod
 from .survey import Asked, Census, Eyes, Scope
 
@@ -205,10 +205,9 @@ def _set_cases(known: Mapping[_Key, Set], around: Around) -> list[Case]:
 def _scaler_cases(scalers: Iterable[Json]) -> list[Case]:
     cases = []
     for manifest in scalers:
-        cause, namespace = scaler_cause(manifest), manifest["metadata"]["namespace"]
-        target = manifest["spec"]["scaleTargetRef"]
+        cause = scaler_cause(manifest)
         if cause:
-            cases.append(Case(cause, namespace, f"{target['kind']} {namespace}/{target['name']}"))
+            cases.append(Case(cause, manifest["metadata"]["namespace"], target_of(manifest)))
     return cases
 
 

@@ -10,7 +10,7 @@ from .._core.plan import Severity
 from .causes import Cause, words
 from .errors import Json
 from .events import Event
-from .kinds import AUTOSCALER, DAEMON_SET, DEPLOYMENT, JOB, STATEFUL_SET, Kind
+from .kinds import DAEMON_SET, DEPLOYMENT, JOB, STATEFUL_SET, Kind
 from .progress import rollout_of
 from .refusals import refused
 from .slim import Reference, conditions_of, moment, reference_of
@@ -19,7 +19,7 @@ from .workload import Workload, controller_of
 _Key = tuple[str, str, str]
 
 #: What is listed in one go; each is one request where everything is well.
-LISTED = (DEPLOYMENT, STATEFUL_SET, DAEMON_SET, JOB, AUTOSCALER)
+LISTED = (DEPLOYMENT, STATEFUL_SET, DAEMON_SET, JOB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,12 @@ def job_cause(one: Set, successes: Mapping[str, float], horizon: float) -> Cause
     if successes.get(one.owner.uid, 0.0) > one.created:
         return None
     return Cause("k8s.job_backoff", {"job": one.name, "message": words(one.failed)})
+
+
+def target_of(scaler: Json) -> str:
+    """The title of what an autoscaler scales."""
+    target = scaler["spec"]["scaleTargetRef"]
+    return f"{target['kind']} {scaler['metadata']['namespace']}/{target['name']}"
 
 
 def scaler_cause(manifest: Json) -> Cause | None:

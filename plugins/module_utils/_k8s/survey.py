@@ -15,15 +15,16 @@ from .._core.units import parse_seconds
 from .client import Kube
 from .errors import Json
 from .events import Events, gather
-from .kinds import AUTOSCALER, DEPLOYMENT, EVENT, NAMESPACE, NODE, POD, WORKLOADS, Kind
+from .kinds import AUTOSCALER, DEPLOYMENT, EVENT, JOB, NAMESPACE, NODE, POD, WORKLOADS, Kind
 from .nodes import Node, node_of
-from .sets import LISTED, Set, set_of
+from .sets import LISTED, Set, set_of, target_of
 from .slim import Pod, is_well, pod_of
 from .workload import Workload, controller_of, replica_sets_of, workload_of
 
 #: From so many namespaces on, one request for all of them is less than one for each.
 _FEW = 8
 _SINGLE_NODES = 5
+_OWNERS = {**WORKLOADS, JOB.name: JOB}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,22 +176,18 @@ def _count(census: Census, manifest: Json, since: str, keep: bool) -> None:
 
 def read_sets(eyes: Eyes, scope: Scope) -> tuple[list[Set], list[Json]]:
     """The workloads and Jobs as slim values, and the autoscalers."""
-    if scope.workload:
-        target = scope.workload
-        scalers = [
-            one
-            for one in eyes.all(AUTOSCALER, scope.namespaces)
-            if (one["spec"]["scaleTargetRef"]["kind"], one["spec"]["scaleTargetRef"]["name"])
-            == (target.kind.name, target.name)
-        ]
-        return [set_of(target.kind, target.manifest)], scalers
-    found = [
-        set_of(kind, manifest)
-        for kind in LISTED
-        if kind is not AUTOSCALER
-        for manifest in eyes.all(kind, scope.namespaces, **scope.query)
-    ]
-    return found, list(eyes.all(AUTOSCALER, scope.namespaces, **scope.query))
+    target = scope.workload
+    if target:
+        found = [set_of(target.kind, target.manifest)]
+    else:
+        every = ((kind, one) for kind in LISTED for one in eyes.all(kind, scope.namespaces, **scope.query))
+        found = [set_of(kind, manifest) for kind, manifest in every]
+    scalers = list(eyes.all(AUTOSCALER, scope.namespaces))
+    if not scope.query:
+        return found, scalers
+    # An autoscaler bears no labels of the pods: it belongs to what it scales.
+    titles = {one.title for one in found}
+    return found, [one for one in scalers if target_of(one) in titles]
 
 
 def known_namespaces(eyes: Eyes, scope: Scope, seen: Collection[str]) -> None:
@@ -233,8 +230,9 @@ def owners_beyond(eyes: Eyes, wanted: Iterable[tuple[str, str, str]], most: int 
     """Workloads (kind, namespace, name) that a label selector did not bring, though it brought pods of theirs."""
     found = []
     for kind, namespace, name in list(wanted)[:most]:
-        manifest = eyes.find(WORKLOADS[kind], namespace, name) if kind in WORKLOADS else None
-        found += [set_of(WORKLOADS[kind], manifest)] if manifest else []
+        known = _OWNERS.get(kind)
+        manifest = eyes.find(known, namespace, name) if known else None
+        found += [set_of(known, manifest)] if known and manifest else []
     return found
 
 

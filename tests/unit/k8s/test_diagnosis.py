@@ -339,3 +339,15 @@ def test_it_waits_until_a_cause_is_gone() -> None:
     assert (late["failed"], late["error"]["kind"]) == (True, "verify_failed")
     api.remove(kinds.POD, "shop", f"web-{HASH}-1")
     assert diagnosed(api, clear_of=["k8s.crash_loop.*"], consecutive=1)["verify"]["ok"]
+
+
+def test_a_selection_brings_the_autoscaler_and_the_job_of_what_it_selects() -> None:
+    late = _scaler(ScalingActive=("False", "FailedGetResourceMetric"))
+    other = {**late, "metadata": {"name": "other"}, "spec": {**late["spec"], "scaleTargetRef": {"kind": "Deployment"}}}
+    other["spec"]["scaleTargetRef"]["name"] = "other"
+    found = diagnosed(world(deployment(), pod(), late, other), selector="app=web")
+    assert [one["workload"] for one in found["root_causes"]] == ["Deployment shop/web"]
+    attempt = _attempt("load-1")
+    attempt["metadata"]["labels"] = {"app": "load"}
+    failed = _job("load-1", "Failed", owner="load", failed=1)
+    assert root(attempt, failed, selector="app=load")["workload"] == "CronJob shop/load"
