@@ -142,7 +142,7 @@ options:
   connections_reserved:
     description: Connections that the database keeps for others, such as superusers.
     type: int
-    default: 3
+    default: 0
   connections_other:
     description: Connections of everybody else.
     type: int
@@ -257,7 +257,7 @@ SPEC = Spec(
         "timeout": {"type": "float", "default": 300},
         "connections_per_replica": {"type": "int"},
         "connections_limit": {"type": "int"},
-        "connections_reserved": {"type": "int", "default": 3},
+        "connections_reserved": {"type": "int", "default": 0},
         "connections_other": {"type": "int", "default": 0},
     },
     mutually_exclusive=(("config_map", "secret"), ("value", "secret_value", "key_absent")),
