@@ -131,7 +131,12 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 fault.act()
             if isinstance(fault, Rewrite):
                 self.path = fault.change(self.path)
-            answer = fault if isinstance(fault, Answer) else self.ask(body)
+            try:
+                answer = fault if isinstance(fault, Answer) else self.ask(body)
+            except urllib3.exceptions.HTTPError:  # the server behind is gone, or frozen
+                _break(self.connection)
+                self.close_connection = True
+                return
             proxy.answers.append(answer.status)
             self.send_response(answer.status)
             for name, value in answer.headers.items():
