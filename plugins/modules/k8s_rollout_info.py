@@ -64,6 +64,7 @@ rollout:
     - The C(state), one of V(complete), V(in_progress), V(stuck), V(paused), V(all_fail), V(regressed), V(no_room) and
       V(no_older). Only V(stuck) is mended by a rollback, and C(target) is then the revision to go back to.
     - The numbers of pods, why it has C(failed), what it is C(waiting) for.
+    - Whether the newest template was ever rolled out to its end (C(proven)). Its pods may be unwell all the same.
     - Whether a restart can help (C(restartable)); not where the newest template never became complete, or where its
       pods wait for an image, for configuration, or for room.
   returned: always
@@ -80,6 +81,7 @@ rollout:
     state: stuck
     target: 3
     restartable: false
+    proven: false
     suggest: Roll back.
 revisions:
   description: What is left of the history, the newest first, with the pods of each.

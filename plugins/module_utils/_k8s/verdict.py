@@ -187,6 +187,7 @@ class Judged:
             "state": self.verdict.state.value,
             "target": target.number if target else 0,
             "restartable": self.restartable,
+            "proven": self.rollout.complete or _was_complete(self.workload),
             "suggest": self.verdict.suggest,
         }
         return {"rollout": rollout, "revisions": [one.as_dict() for one in self.revisions]}
