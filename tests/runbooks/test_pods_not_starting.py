@@ -37,7 +37,7 @@ def bystanders(cluster: Cluster, namespace: str) -> dict[str, Any]:
 
 def back_off(cluster: Cluster, namespace: str, number: int) -> list[str]:
     """Some pods wait out a back-off, though the image has been pushed since: others of their template run."""
-    chosen = faults.pods(cluster, namespace)[:number]
+    chosen = [pod for pod in faults.pods(cluster, namespace) if pod["status"]["phase"] == "Running"][:number]
     wait = {"reason": "ImagePullBackOff", "message": f'Back-off pulling image "{make.IMAGE}": not found'}
     for pod in chosen:
         entry = {"name": "app", "image": make.IMAGE, "imageID": "", "ready": False, "started": False}
