@@ -14,6 +14,7 @@ description:
     against the pods to come. The change itself is tried as a dry run.
   - What was there before is kept in an annotation of the same object, C(sre.runbooks/quiesced) or
     C(sre.runbooks/raised), by the same write, and put back exactly by O(quiesced=false) and O(restored=true).
+  - Where fewer pods of a StatefulSet mean that their claims are deleted (C(whenScaled)), that has to be confirmed.
   - A raise does not expire by itself. A later run with O(restored=true) ends it.
 author: sre.runbooks contributors (@sre-runbooks)
 extends_documentation_fragment:
@@ -233,6 +234,7 @@ def plan(kube: Kube, wanted: Params) -> Plan:
         verify=verify_of(kube, work),
         facts={"scale": facts_of(work)},
         exact=work.exact,
+        confirm=work.confirm,
         aftermath=lambda: aftermath_of(kube, work),
     )
 

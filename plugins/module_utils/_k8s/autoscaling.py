@@ -64,12 +64,13 @@ def autoscaler_of(kube: Kube, workload: Workload) -> tuple[Autoscaler | None, bo
 
     The HorizontalPodAutoscaler that KEDA makes for itself is KEDA's, not ours.
     """
-    scalers = [
-        one
-        for one in kube.all(AUTOSCALER, workload.namespace)
-        if _aims(one, workload) and controller_of(one).get("kind") != SCALED_OBJECT.name
-    ]
+    aiming = [one for one in kube.all(AUTOSCALER, workload.namespace) if _aims(one, workload)]
+    scalers = [one for one in aiming if controller_of(one).get("kind") != SCALED_OBJECT.name]
     objects, seen = _scaled_objects(kube, workload)
+    if len(scalers) < len(aiming) and not seen:
+        words = f"KEDA scales {workload.title}, and this user may not list scaledobjects in {workload.namespace}"
+        hint = "Have that right granted by a Role, then run again. Nothing was changed."
+        raise OpsError(ErrorKind.FORBIDDEN, words, hint, code="rbac")
     found = [*(Autoscaler(SCALED_OBJECT, one) for one in objects), *(Autoscaler(AUTOSCALER, one) for one in scalers)]
     if len(found) > 1:
         names = ", ".join(one.title for one in found)

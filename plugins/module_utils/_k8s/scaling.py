@@ -53,6 +53,13 @@ class Work:
         """Pods that are added."""
         return max(0, self.intent.goal - self.current)
 
+    @property
+    def confirm(self) -> str:
+        """The workload's name where its claims, and what is on them, go with the pods; empty where nothing is lost."""
+        policy = self.scene.workload.spec.get("persistentVolumeClaimRetentionPolicy") or {}
+        fewer = self.steps and self.intent.goal < self.current
+        return self.scene.workload.name if fewer and policy.get("whenScaled") == "Delete" else ""
+
 
 def prepare(kube: Kube, wanted: Params) -> Work:
     """Looks, decides, and refuses whatever would not work. Writes nothing but dry runs."""

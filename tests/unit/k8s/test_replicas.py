@@ -524,3 +524,22 @@ def test_an_autoscaler_that_decides_again_may_go_to_its_lower_bound(
     result = world.run(**wanted, wait=True, timeout=0.6)
     assert result["verify"]["ok"] is ready
     assert result["scale"]["goal"] == 4
+
+
+def test_claims_that_go_with_the_pods_have_to_be_confirmed() -> None:
+    stateful = deployment(kind="StatefulSet")
+    stateful["spec"]["persistentVolumeClaimRetentionPolicy"] = {"whenScaled": "Delete", "whenDeleted": "Retain"}
+    world = World(stateful)
+    assert world.error(kind="StatefulSet", quiesced=True) == ("guard_refused", "confirm")
+    assert world.run(kind="StatefulSet", min_replicas=4)["changed"] is True
+    assert world.run(kind="StatefulSet", quiesced=True, confirm="web")["changed"] is True
+    assert world.run(kind="StatefulSet", quiesced=False)["changed"] is True
+    kept = deployment(kind="StatefulSet")
+    kept["spec"]["persistentVolumeClaimRetentionPolicy"] = {"whenScaled": "Retain", "whenDeleted": "Delete"}
+    assert World(kept).run(kind="StatefulSet", quiesced=True)["changed"] is True
+
+
+def test_keda_that_may_not_be_seen_is_not_fought() -> None:
+    own = hpa(meta={"ownerReferences": [{"kind": "ScaledObject", "name": "web", "controller": True, "uid": "u"}]})
+    world = World(deployment(), keda(), own, rules=(allow("get list", "deployments horizontalpodautoscalers"),))
+    assert world.error(min_replicas=4) == ("forbidden", "rbac")
