@@ -11,6 +11,7 @@ import pytest
 from tests.lab import kubernetes_faults as faults
 from tests.lab import kubernetes_objects as make
 from tests.lab.kubernetes_cluster import Cluster
+from tests.lab.kubernetes_usage import measured
 from tests.lab.kubernetes_witness import fingerprint, mark, writes
 from tests.support import call, play
 
@@ -161,7 +162,7 @@ def test_a_rollout_that_cannot_work_fails_early(cluster: Cluster, namespace: str
         ({"env": {"": "1"}}, "invalid"),
         ({"resources": {"limits": {"memory": "32Mi"}, "requests": {"memory": "64Mi"}}}, "request_above_limit"),
         ({"env_from_secret": {"A": {"name": "db", "key": "nope"}}}, "config_missing"),
-        ({"env": {"A": "1"}, "connections_per_replica": 30, "connections_limit": 90}, "connection_budget"),
+        ({"env": {"A": "1"}, "connections_per_replica": 30, "connections_limit": 89}, "connection_budget"),
         ({"name": "wbe", "env": {"A": "1"}}, "no_workload"),
     ],
 )
@@ -185,6 +186,26 @@ def test_quotas_and_limit_ranges_are_asked_before(cluster: Cluster, namespace: s
     cluster.apply(make.quota("mem", **{"limits.memory": "256Mi"}), namespace=namespace)
     cluster.wait(lambda: cluster.get("quota", "mem", namespace)["status"].get("used"), 10, "a counted quota")
     assert code(state(cluster, namespace, resources=over)) == "quota"
+
+
+def test_a_limit_below_what_pods_use_is_refused(cluster: Cluster, namespace: str) -> None:
+    start(cluster, namespace, container={"resources": {"limits": {"memory": "256Mi"}}})
+    uids = [pod["metadata"]["uid"] for pod in faults.pods(cluster, namespace, "web")]
+    since = mark(cluster)
+    with measured(cluster) as usage:
+        usage.memory[uids[1]] = "150Mi"
+        result = state(cluster, namespace, resources={"limits": {"memory": "128Mi"}})
+        assert (code(result), writes(cluster, since)) == ("memory_usage", [])
+        assert "150Mi" in result["msg"]
+        assert state(cluster, namespace, resources={"limits": {"memory": "192Mi"}})["changed"] is True
+
+
+def test_an_autoscaler_that_counts_shares_of_the_request_is_named(cluster: Cluster, namespace: str) -> None:
+    start(cluster, namespace, requests={"cpu": "100m"})
+    cluster.apply(make.hpa("web"), namespace=namespace)
+    result = state(cluster, namespace, check=True, resources={"requests": {"cpu": "200m"}})
+    finding = next(one for one in result["findings"] if one["id"] == "k8s.hpa.moves")
+    assert finding["evidence"] == {"autoscaler": "web", "resource": "cpu", "before": "100m", "after": "200m"}
 
 
 def test_a_user_without_the_rights_hears_all_of_them(cluster: Cluster, namespace: str) -> None:

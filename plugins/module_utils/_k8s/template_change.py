@@ -24,7 +24,7 @@ from .template_guard import (
     refuse_no_room,
     refuse_paused,
 )
-from .template_turn import Turn, env_findings, quality_findings, rolling, scaler_findings
+from .template_turn import Turn, env_findings, quality_findings, rolling, scaler_findings, still_from
 from .templates import differences, same
 from .watch import Watch, until_complete
 from .workload import Workload, workload_of
@@ -122,7 +122,10 @@ def _aim(kube: Kube, params: Params, switch: Switch | None) -> Aim:
         refuse_upside_down(meant_container(Workload(workload.kind, made.after), wish.container).get("resources") or {})
     watch = Watch(kube, workload)
     watch.facts |= {"workload": _facts(workload, wish), "rollout": rollout_of(workload).as_dict()}
-    aim = Aim(workload, made, workload, True, watch, memory_findings(workload, wish, killed, params))
+    findings = memory_findings(workload, wish, killed, params)
+    if params["env_absent"]:
+        findings += still_from(kube, workload, meant_container(workload, wish.container), params["env_absent"])
+    aim = Aim(workload, made, workload, True, watch, findings)
     if made.patch:
         return _judged(kube, params, aim, wish, switch)
     twice = env_findings(Turn(kube, workload, workload), made.duplicates, workload.subject)

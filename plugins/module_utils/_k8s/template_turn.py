@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -16,7 +16,7 @@ from .capacity import need_of
 from .client import Kube
 from .env import unresolved
 from .errors import Json
-from .kinds import AUTOSCALER, DAEMON_SET, DEPLOYMENT, VERTICAL_AUTOSCALER
+from .kinds import AUTOSCALER, CONFIG_MAP, DAEMON_SET, DEPLOYMENT, SECRET, VERTICAL_AUTOSCALER
 from .kinds import Kind as ObjectKind
 from .quantity import plain
 from .workload import Workload
@@ -85,6 +85,28 @@ def env_findings(turn: Turn, duplicates: Sequence[str], subject: str) -> tuple[F
         suggest = "The pod gets the bare text. An entry can quote only those before it, so put it after."
         found.append(Finding("k8s.env.reference_order", Severity.WARNING, subject, evidence, suggest))
     return tuple(found)
+
+
+def still_from(kube: Kube, workload: Workload, container: Json, absent: Collection[str]) -> tuple[Finding, ...]:
+    """C(k8s.env.still_from): names that must not be there, and that come with a whole ConfigMap or Secret."""
+    found: dict[str, str] = {}
+    for source in container.get("envFrom") or [] if absent else []:
+        for field, kind in (("configMapRef", CONFIG_MAP), ("secretRef", SECRET)):
+            name, prefix = (source.get(field) or {}).get("name"), source.get("prefix") or ""
+            held = _read(kube, kind, workload.namespace, name) if name else {}
+            found |= {f"{prefix}{key}": f"{kind.name} {name}" for key in held if f"{prefix}{key}" in absent}
+    suggest = "Take the key away there, or the whole object out of envFrom."
+    made = Finding("k8s.env.still_from", Severity.WARNING, workload.subject, {"names": found}, suggest)
+    return (made,) if found else ()
+
+
+def _read(kube: Kube, kind: ObjectKind, namespace: str, name: str) -> Json:
+    try:
+        return dict((kube.find(kind, namespace, name) or {}).get("data") or {})
+    except OpsError as error:
+        if error.kind not in _HIDDEN:
+            raise
+        return {}
 
 
 def _unresolved(workload: Workload) -> set[tuple[str, str, str]]:

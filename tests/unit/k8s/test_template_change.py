@@ -237,6 +237,17 @@ def test_an_entry_that_quotes_a_later_one_is_named(api: FakeApi) -> None:
     assert "k8s.env.reference_order" in ids(state(api, env={"LEVEL": "$(LATER)"}, env_from_config={}))
 
 
+def test_a_name_that_still_comes_with_a_whole_object_is_named(api: FakeApi) -> None:
+    now(api)["spec"]["template"]["spec"]["containers"][0]["envFrom"] = [
+        {"configMapRef": {"name": "web"}, "prefix": "WEB_"},
+        {"secretRef": {"name": "nobody"}},
+    ]
+    result = state(api, env_absent=["WEB_MODE", "MODE"])
+    finding = next(one for one in result["findings"] if one["id"] == "k8s.env.still_from")
+    assert finding["evidence"] == {"names": {"WEB_MODE": "ConfigMap web"}}
+    assert "k8s.env.still_from" not in ids(state(api, env_absent=["MODE"]))
+
+
 def test_undo_brings_back_all_that_was_there(api: FakeApi) -> None:
     before = now(api)["spec"]
     options = {"env": {"MODE": "x", "N": "1"}, "resources": {"limits": {"cpu": "1"}}, "pod_annotations": {"team": None}}
