@@ -117,6 +117,35 @@ def test_break_and_mend_one_pod_of_three_that_hangs(service: Service) -> None:
     assert "probe.timeout" in findings(result)
 
 
+def test_break_and_mend_pods_that_are_not_ready_any_more(service: Service) -> None:
+    """Their readiness probe has found out: nothing crashes, and nothing comes back by itself."""
+    cluster, namespace = service.cluster, service.namespace
+    for pod in faults.pods(cluster, namespace):
+        conditions = [
+            {**one, "status": "False"} if one["type"] in ("Ready", "ContainersReady") else one
+            for one in pod["status"]["conditions"]
+        ]
+        status = {"status": {"conditions": conditions}}
+        cluster.patch("pod", pod["metadata"]["name"], namespace, status, subresource="status")
+    assert service.ready() == []
+    result = runbook(service, k8s_decide=1).run()
+    assert result.rc == 0, result.stdout
+    assert (changes(result), len(service.ready())) == ([RESTART], 3)
+
+
+@pytest.mark.parametrize("strategy", ["RollingUpdate", "Recreate"])
+def test_a_new_revision_that_only_is_not_ready_is_waited_for(service: Service, strategy: str) -> None:
+    """Nothing has failed yet, so nothing is proved: neither a rollback nor a restart would be more than a guess."""
+    service.needs = 3
+    if strategy == "Recreate":
+        spec = {"strategy": {"type": strategy, "rollingUpdate": None}}
+        service.cluster.patch("deployment", "app", service.namespace, {"spec": spec})
+    faults.break_readiness(service.cluster, service.namespace)
+    result = refused(service, runbook(service, k8s_decide=1))
+    assert remedy(result)["reason"] == "unknown"
+    assert "going on" in message(result)
+
+
 def test_break_and_mend_a_service_that_was_scaled_to_none(service: Service) -> None:
     cluster, namespace = service.cluster, service.namespace
     cluster.patch("deployment", "app", namespace, {"spec": {"replicas": 0}})
@@ -249,6 +278,18 @@ def test_wrong_cause_a_registry_that_refuses(service: Service) -> None:
     faults.break_image(service.cluster, service.namespace, private=True)
     result = refused(service, runbook(service))
     assert remedy(result)["because"] == ["k8s.image_pull.auth"]
+
+
+def test_what_it_asks_with_is_not_shown(service: Service, reports: Path) -> None:
+    secret = {"X-Token": "t0ken-of-the-service"}
+    prepared = runbook(service, api_connection={"headers": secret, "use_proxy": False}, api_settle=1)
+    service.needs = 9
+    result = prepared.run("-vvv")
+    assert service.web
+    assert service.web.asked[-1].headers["X-Token"] == secret["X-Token"]
+    written = "".join(path.read_text(errors="replace") for path in reports.rglob("*") if path.is_file())
+    assert "probe.status" in written
+    assert "t0ken-of" not in result.stdout + result.stderr + written
 
 
 def test_a_remedy_that_is_not_declared_is_not_taken(service: Service) -> None:

@@ -205,10 +205,9 @@ def _before_the_pods(evidence: Evidence) -> Remedy | None:
 
 
 def _restart(evidence: Evidence) -> Remedy | None:
-    """All pods have one template and are there, and still it does not answer as it should: they hang."""
-    settled = evidence.state == "complete" or (
-        evidence.number("old") == 0 and evidence.number("updated") == evidence.number("desired") > 0
-    )
+    """All pods have one template that worked once, and still it does not answer as it should: they hang."""
+    there = evidence.number("old") == 0 and evidence.number("updated") == evidence.number("desired") > 0
+    settled = evidence.state == "complete" or (there and evidence.rollout.get("proven", False))
     hangs = evidence.signs & _HANGS or any(_status(one) >= 500 for one in evidence.symptoms)
     hangs = hangs or evidence.number("ready") == 0
     if not settled or not hangs or not evidence.rollout.get("restartable", False):

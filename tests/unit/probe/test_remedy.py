@@ -12,7 +12,7 @@ from ansible_collections.sre.runbooks.plugins.module_utils._probe.remedy import 
 
 COMPLETE = {"state": "complete", "desired": 3, "updated": 3, "ready": 3, "available": 3, "old": 0, "restartable": True}
 STUCK = {**COMPLETE, "state": "stuck", "updated": 1, "ready": 0, "old": 3, "target": 7, "restartable": False}
-HANGING = {**COMPLETE, "state": "in_progress", "ready": 0, "available": 0}
+HANGING = {**COMPLETE, "state": "in_progress", "ready": 0, "available": 0, "proven": True}
 
 
 def found(name: str, severity: str = "critical", **evidence: Any) -> dict[str, Any]:
@@ -159,6 +159,7 @@ def test_requests_that_never_come_to_a_pod(symptom: str) -> None:
         (found("probe.status", status=301), COMPLETE),
         (TIMEOUT, {**COMPLETE, "state": "in_progress", "updated": 1, "old": 2}),
         (TIMEOUT, {**COMPLETE, "restartable": False}),
+        (TIMEOUT, {**HANGING, "proven": False}),
         (TIMEOUT, {}),
     ],
 )
