@@ -207,7 +207,8 @@ config:
 findings:
   description:
     - V(k8s.rollout.follows) or V(k8s.rollout.on_delete) where the template changes, V(k8s.config.no_restart) where pods
-      keep an old value, V(k8s.env.duplicate), V(k8s.env.reference_order) and V(k8s.env.still_from) for variables.
+      keep an old value, V(k8s.config.not_used) where O(restart) brings nothing, V(k8s.config.new_key) for a new one.
+    - V(k8s.env.duplicate), V(k8s.env.reference_order) and V(k8s.env.still_from) for variables.
     - V(k8s.memory.limit_too_low), V(k8s.memory.at_ceiling) and V(k8s.memory.no_limit) with O(memory_factor).
     - V(k8s.qos.changes), V(k8s.hpa.moves), V(k8s.vpa.overrides) and V(k8s.capacity.no_room) for other resources.
     - V(k8s.admission.reverts) and V(k8s.admission.alters) where the cluster makes something else of it, C(k8s.owned.*)

@@ -200,6 +200,9 @@ def switch_findings(switch: Switch, how: tuple[str, ...], *, restart: bool) -> t
         suggest = "Files follow within about a minute; variables and subPath mounts only in new pods: restart=true."
         severity = Severity.WARNING if late else Severity.INFO
         found.append(Finding("k8s.config.no_restart", severity, switch.title, evidence, suggest))
+    if restart and not how:
+        suggest = "Its pods do not read it, so replacing them brings nothing. Is it the right workload, and key?"
+        found.append(Finding("k8s.config.not_used", Severity.WARNING, switch.title, {"key": switch.key}, suggest))
     if switch.differs and switch.now is None:
         known = sorted(switch.manifest.get("data") or {})[:20]
         suggest = "The key is new. See that its name is right."

@@ -17,7 +17,7 @@ from .._core.spec import Params
 from .errors import Json
 
 #: An entry without its name, None for one that must not be there.
-Wanted = Mapping[str, Json | None]
+Wanted = Mapping[str, Any]
 
 _SOURCES = {"env_from_secret": "secretKeyRef", "env_from_config": "configMapKeyRef"}
 REPLACE = {"$patch": "replace"}

@@ -15,7 +15,7 @@ from .errors import Json
 from .workload import Workload
 
 #: Of a name to a text, None for what must not be there.
-Notes = Mapping[str, str | None]
+Notes = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -364,6 +364,7 @@ def test_a_switch_with_restart_rolls_once(api: FakeApi) -> None:
     assert state(api, **options)["changed"] is False
     assert state(api, **{**options, "value": "off"})["plan"]["count"] == 2
     assert len(now(api)["spec"]["template"]["metadata"]["annotations"]) == len(notes)
+    assert "k8s.config.not_used" in ids(state(api, **{**options, "key": "x"}))
 
 
 def test_a_switch_is_taken_back_when_the_template_is_refused(api: FakeApi) -> None:
