@@ -94,7 +94,7 @@ options:
     type: bool
     default: false
   allow_outage:
-    description: Let a pod go that serves and that is the only one its controller wants.
+    description: Let a pod go that serves while no other of its controller does.
     type: bool
     default: false
   wait:

@@ -129,6 +129,8 @@ def test_is_bounded_and_says_what_had_no_room(cluster: Cluster, namespace: str, 
     assert result["changed"] is True
     assert result["evidence"]["bytes"] <= 1 << 20
     assert [found["id"] for found in result["findings"]][:1] == ["k8s.evidence.cut"]
+    logs = sorted((tmp_path / "inc-1" / "logs").rglob("*.log"))
+    assert all("line 599 " in path.read_text().splitlines()[-1] for path in logs[:1])  # the newest are kept
     few = keep(cluster, namespace, tmp_path, name="web", tail=5, incident="inc-2")
     logs = list((tmp_path / "inc-2" / "logs").rglob("*.log"))
     assert few["evidence"]["histogram"]["lines"] == 10

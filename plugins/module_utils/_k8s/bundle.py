@@ -92,12 +92,15 @@ class Writer:
     def left(self) -> int:
         return max(0, self.limit - self.size)
 
-    def add(self, name: str, content: bytes) -> bool:
-        """Writes one file; False where it has no room any more."""
+    def add(self, name: str, content: bytes, *, shorten: bool = False) -> bool:
+        """Writes one file; False where it had no room, or with C(shorten) only its end had."""
         with self._lock:
-            if len(content) > self.left():
-                return False
+            whole = len(content) <= self.left()
+            if not whole:
+                content = content[len(content) - self.left() :] if shorten else b""
             self.size += len(content)
+        if not whole and not content:
+            return False
         path = self.folder / name
         with told(path):
             for folder in reversed(Path(name).parents):
@@ -105,7 +108,7 @@ class Writer:
             _write(path, content)
         with self._lock:
             self.files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        return True
+        return whole
 
     def add_json(self, name: str, value: Any) -> bool:
         return self.add(name, (json.dumps(value, indent=1, sort_keys=True, default=str) + "\n").encode())

@@ -33,6 +33,7 @@ class Way:
     wait: bool
     wait_timeout: int
     budget_timeout: int
+    allow_outage: bool = False
 
     @classmethod
     def of(cls, wanted: Params) -> Way:
@@ -46,6 +47,7 @@ class Way:
             wanted["wait"],
             parse_seconds(wanted["wait_timeout"], "wait_timeout"),
             parse_seconds(wanted["budget_timeout"], "budget_timeout"),
+            wanted["allow_outage"],
         )
 
     @property
@@ -94,10 +96,12 @@ class Removal:
         return Step(one.subject, words, lambda progress: self._act(one, progress), _UNDO, bytes=memory)
 
     def _act(self, one: Candidate, progress: Progress) -> Done:
-        started, waits = time.monotonic(), self.way.wait and not one.over and bool(one.pod.owner.uid)
-        crew = crew_of(self.kube, one.pod) if waits else None
+        started = time.monotonic()
+        crew = None if one.over or not one.pod.owner.uid else crew_of(self.kube, one.pod)
+        if crew and one.ready and not crew.ready - {one.pod.uid} and not self.way.allow_outage:
+            raise _outage([one])
         done = self._send(one, progress)
-        if done.count and crew:
+        if done.count and crew and self.way.wait:
             self._replaced(one, crew, progress)
         if done.count:
             self.gone.append((one, round(time.monotonic() - started, 3)))
@@ -189,17 +193,22 @@ def _not_replaced(one: Candidate, missing: str, seconds: int) -> OpsError:
     return OpsError(ErrorKind.VERIFY_FAILED, words, hint, code="not_replaced", done=Done())
 
 
-def lonely(kube: Kube, due: Iterable[Candidate], *, allow: bool) -> tuple[Finding, ...]:
-    """Ready pods that are the only one their controller wants: nobody serves until the next is there."""
+def lonely(kube: Kube, due: Sequence[Candidate], *, allow: bool) -> tuple[Finding, ...]:
+    """Pods that serve and that nobody stands in for: neither another, nor the replacement of one that goes before."""
     found = []
-    for one in due:
-        if one.ready and one.pod.owner.uid and crew_of(kube, one.pod).desired == 1:
+    for number, one in enumerate(due):
+        if not one.ready or not one.pod.owner.uid:
+            continue
+        before = [other for other in due[:number] if other.pod.owner.uid == one.pod.owner.uid]
+        if not before and not crew_of(kube, one.pod).ready - {one.pod.uid}:
             found.append(one)
     if found and not allow:
-        names = ", ".join(one.pod.name for one in found)
-        hint = "Scale up first (sre.runbooks.k8s_replicas), or set allow_outage if nobody minds."
-        raise OpsError(
-            ErrorKind.GUARD_REFUSED, f"{names}: the only pod of its kind, and it serves", hint, code="outage"
-        )
+        raise _outage(found)
     evidence = {"names": [one.pod.name for one in found]}
     return tuple(Finding("k8s.pod.outage", Severity.WARNING, one.subject, evidence) for one in found[:1])
+
+
+def _outage(found: Sequence[Candidate]) -> OpsError:
+    words = f"{', '.join(one.pod.name for one in found)}: the only pod of its controller that serves"
+    hint = "Scale up first (sre.runbooks.k8s_replicas), or set allow_outage if nobody minds."
+    return OpsError(ErrorKind.GUARD_REFUSED, words, hint, code="outage")

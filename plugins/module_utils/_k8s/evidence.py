@@ -51,6 +51,7 @@ AROUND = (SERVICE, ENDPOINT_SLICE, AUTOSCALER, BUDGET, CLAIM, QUOTA, LIMIT_RANGE
 #: One log is held in memory while it is cleaned; so many at a time.
 _THREADS = 4
 _ONE_LOG = 8 << 20
+_TRIES = 4
 _LONGEST_LINE = 32 << 10
 #: Control characters but tab and newline: a terminal would obey them.
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), 127)}
@@ -233,22 +234,36 @@ def _one(kube: Kube, scope: Scope, log: Log, writer: Writer, found: Gathered) ->
     if not limit:
         found.cut.append(log.file)
         return counted
-    query = {"container": log.container, "tailLines": str(scope.tail), "limitBytes": str(limit), "timestamps": "true"}
-    query |= {"previous": "true"} if log.previous else {}
-    query |= {"sinceSeconds": str(scope.since)} if scope.since and not log.previous else {}
     try:
-        raw = kube.api.text(POD.path(scope.namespace, log.pod, "log"), **query)
+        raw, whole = _newest(kube, scope, log, limit)
     except OpsError as error:
         # A container that never started, a node that is gone: that is evidence, too.
         if error.kind not in (ErrorKind.PRECONDITION, ErrorKind.NOT_FOUND, ErrorKind.UNREACHABLE, ErrorKind.TIMEOUT):
             raise
         found.said.append({"log": log.file, "kind": error.kind.value, "message": redact_text(error.message[:300])})
         return counted
-    text = readable(raw[:limit])
+    text = readable(raw)
     counted.read(f"{log.pod}/{log.container}", (_STAMP.sub("", line, count=1) for line in text.splitlines()))
-    if not writer.add(log.file, text.encode()) or len(raw) >= limit:
+    if not writer.add(log.file, text.encode(), shorten=True) or not whole:
         found.cut.append(log.file)
     return counted
+
+
+def _newest(kube: Kube, scope: Scope, log: Log, limit: int) -> tuple[bytes, bool]:
+    """The end of a log that fits into C(limit), and whether that is all that was asked for.
+
+    A kubelet cuts off the newest lines where there are too many bytes, so it is asked again for fewer lines.
+    """
+    query = {"container": log.container, "limitBytes": str(limit), "timestamps": "true"}
+    query |= {"previous": "true"} if log.previous else {}
+    query |= {"sinceSeconds": str(scope.since)} if scope.since and not log.previous else {}
+    tail, path = scope.tail, POD.path(scope.namespace, log.pod, "log")
+    for _again in range(_TRIES):
+        raw = kube.api.text(path, **query, tailLines=str(tail))[:limit]
+        if len(raw) < limit or tail == 1:
+            break
+        tail = max(1, raw.count(b"\n") * 4 // 5)
+    return raw, len(raw) < limit and tail == scope.tail
 
 
 def readable(raw: bytes) -> str:

@@ -47,7 +47,7 @@ class Candidate:
 
     @property
     def ready(self) -> bool:
-        return self.pod.ready and not self.pod.deleted
+        return self.pod.ready and not self.pod.deleted and not self.over
 
     @property
     def restarts(self) -> int:

@@ -22,7 +22,7 @@ _CONTROLLERS: Mapping[str, Kind] = {kind.name: kind for kind in (REPLICA_SET, ST
 
 @dataclass(frozen=True, slots=True)
 class Crew:
-    """The pods of one controller before one of them goes. C(desired) is -1 where the controller is not known."""
+    """The pods of one controller before one of them goes, by uid. C(desired) is -1 where it is not known."""
 
     namespace: str
     owner: Reference
@@ -30,6 +30,7 @@ class Crew:
     desired: int
     min_ready: int
     known: frozenset[str]
+    ready: frozenset[str]
 
 
 def crew_of(kube: Kube, pod: Pod) -> Crew:
@@ -37,8 +38,16 @@ def crew_of(kube: Kube, pod: Pod) -> Crew:
     controller = _controller(kube, pod.namespace, pod.owner)
     spec = controller.get("spec") or {}
     selector = selector_of(spec["selector"]) if spec.get("selector") else ""
-    known = frozenset(one["metadata"]["uid"] for one in _members(kube, pod.namespace, pod.owner, selector))
-    return Crew(pod.namespace, pod.owner, selector, _desired(controller), spec.get("minReadySeconds") or 0, known)
+    members = _members(kube, pod.namespace, pod.owner, selector)
+    return Crew(
+        pod.namespace,
+        pod.owner,
+        selector,
+        _desired(controller),
+        spec.get("minReadySeconds") or 0,
+        frozenset(one["metadata"]["uid"] for one in members),
+        frozenset(one["metadata"]["uid"] for one in members if is_ready(one)),
+    )
 
 
 def _controller(kube: Kube, namespace: str, owner: Reference) -> Json:
@@ -117,5 +126,6 @@ def _reached(kube: Kube, namespace: str, service: str, uid: str) -> bool:
             raise
         return True
     points = [point for one in slices for point in one.get("endpoints") or []]
-    ready = [point for point in points if (point.get("conditions") or {}).get("ready")]
+    # Where nothing is said of it, the API means yes.
+    ready = [point for point in points if (point.get("conditions") or {}).get("ready") is not False]
     return any((point.get("targetRef") or {}).get("uid") == uid for point in ready)
