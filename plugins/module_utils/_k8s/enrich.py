@@ -83,8 +83,16 @@ def _pull_secrets(eyes: Eyes, case: Case, _nodes: tuple[Node, ...]) -> dict[str,
     return {"pull_secrets": states}
 
 
-def _room(_eyes: Eyes, case: Case, nodes: tuple[Node, ...]) -> dict[str, Any]:
-    return room(nodes, case.pod.requests) if case.pod else {}
+def _room(eyes: Eyes, case: Case, nodes: tuple[Node, ...]) -> dict[str, Any]:
+    """What would fit; and whether pods of this template had to go for others, which are then the cause."""
+    pod = case.pod
+    if pod is None:
+        return {}
+    said = [event_of(one) for one in eyes.all(EVENT, (pod.namespace,), fieldSelector="reason=Preempted")]
+    gone = [event for event in said if pod.owner.name and event.about.name.startswith(f"{pod.owner.name}-")]
+    newest = max(gone, key=lambda event: event.when, default=None)
+    preempted = {"preempted": len(gone), "preempted_by": words(newest.message)} if newest else {}
+    return {**room(nodes, pod.requests), **preempted}
 
 
 _Ask = Callable[[Eyes, Case, tuple[Node, ...]], dict[str, Any]]

@@ -351,3 +351,10 @@ def test_a_selection_brings_the_autoscaler_and_the_job_of_what_it_selects() -> N
     attempt["metadata"]["labels"] = {"app": "load"}
     failed = _job("load-1", "Failed", owner="load", failed=1)
     assert root(attempt, failed, selector="app=load")["workload"] == "CronJob shop/load"
+
+
+def test_a_pod_that_had_to_go_for_another_is_told_with_what_lacks_room() -> None:
+    victim = pod(f"web-{HASH}-gone")
+    said = event(victim, "Preempted", "Preempted by pod 4711 on node node-1", type="Normal")
+    found = root(unscheduled("0/1 nodes are available: 1 Insufficient cpu."), said)
+    assert (found["evidence"]["preempted"], found["evidence"]["preempted_by"][:16]) == (1, "Preempted by pod")
