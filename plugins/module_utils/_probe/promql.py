@@ -15,9 +15,9 @@ from .._core.errors import Kind, OpsError, bad_parameter
 from .._core.plan import Finding, Severity
 from .._core.spec import Params
 from .client import Net
-from .http import headers_of, unanswered
 from .model import Answer, Request, Seen
 from .place import place_of
+from .web import headers_of, unanswered
 
 #: Series that are shown at most; all are judged.
 _SHOWN = 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from .._core.errors import OpsError
 from .client import Net
-from .http import unanswered
 from .model import Place, Seen
+from .web import unanswered
 
 
 def look(net: Net, place: Place) -> Seen:

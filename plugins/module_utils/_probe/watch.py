@@ -11,7 +11,7 @@ from typing import Any
 from .._core.errors import bad_parameter
 from .._core.plan import Finding, Verify
 from .._core.spec import Params
-from . import http, promql, tcp
+from . import promql, tcp, web
 from .client import Net
 from .model import Seen
 from .place import place_of_tcp
@@ -66,8 +66,8 @@ def watch_of(net: Net, wanted: Params) -> Watch:
         if wanted[name] is not None and wanted[name] < 1:
             raise bad_parameter(name, f"{wanted[name]} looks tell nothing", "Give a number from 1.")
     if wanted["url"] is not None:
-        page = http.Wanted.of(wanted)
-        return Watch(page.request.place.origin, lambda: http.look(net, page))
+        page = web.Wanted.of(wanted)
+        return Watch(page.request.place.origin, lambda: web.look(net, page))
     if wanted["tcp"] is not None:
         place = place_of_tcp(wanted["tcp"])
         return Watch(place.origin, lambda: tcp.look(net, place))

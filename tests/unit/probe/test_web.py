@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.sre.runbooks.plugins.module_utils._core.errors import Kind, OpsError
-from ansible_collections.sre.runbooks.plugins.module_utils._probe import http, tcp, watch
+from ansible_collections.sre.runbooks.plugins.module_utils._probe import tcp, watch, web
 from ansible_collections.sre.runbooks.plugins.module_utils._probe.model import (
     Answer,
     Certificate,
@@ -64,9 +64,9 @@ def answer(status: int = 200, body: bytes = b"{}", **headers: str) -> Answer:
 
 
 def looked(given: Answer, **options: Any) -> Seen:
-    wanted = http.Wanted.of({**OPTIONS, **options})
+    wanted = web.Wanted.of({**OPTIONS, **options})
     place = wanted.request.place
-    return http.look(FakeNet({f"{place.origin}{place.path}": given}), wanted)
+    return web.look(FakeNet({f"{place.origin}{place.path}": given}), wanted)
 
 
 def ids(seen: Seen) -> list[str]:
@@ -91,7 +91,7 @@ def test_statuses(wanted: list[str], status: int, healthy: bool) -> None:
 @pytest.mark.parametrize("text", ["", "20", "6xx", "299-200", "200,204", "2000", "٢٠٠"])
 def test_what_is_no_status_is_refused(text: str) -> None:
     with pytest.raises(OpsError, match="expect_status"):
-        http.statuses(text)
+        web.statuses(text)
 
 
 @pytest.mark.parametrize(
@@ -169,18 +169,18 @@ def test_which_hosts_are_this_machine() -> None:
 @pytest.mark.parametrize("headers", [{"X": "a\r\nY: b"}, {"X\n": "a"}, {"": "a"}, {"X": "\x00"}])
 def test_headers_are_headers_only(headers: dict[str, str]) -> None:
     with pytest.raises(OpsError, match="headers"):
-        http.headers_of({**OPTIONS, "headers": headers})
+        web.headers_of({**OPTIONS, "headers": headers})
 
 
 def redirecting(location: str, **options: Any) -> tuple[Seen, FakeNet]:
-    wanted = http.Wanted.of({**OPTIONS, "url": "https://api.example/old", **options})
+    wanted = web.Wanted.of({**OPTIONS, "url": "https://api.example/old", **options})
     pages = {
         "https://api.example:443/old": answer(302, location=location),
         "https://api.example:443/new": answer(200),
         "https://other.example:443/": answer(200),
     }
     net = FakeNet(pages)
-    return http.look(net, wanted), net
+    return web.look(net, wanted), net
 
 
 def test_a_redirect_is_an_answer_like_any_other() -> None:
@@ -224,7 +224,7 @@ def test_a_certificate_that_ends_soon_is_a_warning(days: float, healthy: bool, f
 
 def test_no_answer_is_a_finding() -> None:
     error = OpsError(Kind.TIMEOUT, "nothing came", "wait", "timeout", facts={"stage": "answer", "ms": {"tcp": 1.0}})
-    seen = http.look(FakeNet(error=error), http.Wanted.of(OPTIONS))
+    seen = web.look(FakeNet(error=error), web.Wanted.of(OPTIONS))
     assert ids(seen) == ["probe.timeout"]
     assert seen.findings[0].evidence["stage"] == "answer"
     assert ids(tcp.look(FakeNet(error=error), place_of_tcp("db:1"))) == ["probe.timeout"]
@@ -233,7 +233,7 @@ def test_no_answer_is_a_finding() -> None:
 def test_options_that_cannot_go_together() -> None:
     for options in ({"method": "HEAD", "json": {"a": 1}}, {"body_regex": "("}):
         with pytest.raises(OpsError):
-            http.Wanted.of({**OPTIONS, **options})
+            web.Wanted.of({**OPTIONS, **options})
 
 
 def test_one_of_three_looks_that_fails_is_not_healthy() -> None:
