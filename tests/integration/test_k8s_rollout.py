@@ -83,6 +83,28 @@ def test_goes_back_to_what_was_healthy_once(cluster: Cluster, namespace: str) ->
     assert (again["changed"], again["verify"]["ok"]) == (False, True)
 
 
+@pytest.mark.parametrize("strategy", [{"type": "Recreate"}, {"rollingUpdate": {"maxUnavailable": "100%"}}])
+def test_a_deadline_that_passed_before_does_not_end_the_wait(
+    cluster: Cluster, namespace: str, strategy: dict[str, Any]
+) -> None:
+    """Its controller forgets it only when the old template has made progress."""
+    spec = {"progressDeadlineSeconds": 2, "strategy": strategy}
+    history(cluster, namespace, GOOD, spec=spec)
+    cluster.apply(objects.deployment("web", env={"FAULT": "notready"}, spec=spec), namespace=namespace)
+    failing(cluster, namespace)
+    result = rollout(cluster, namespace, state="rolled_back", last_healthy=True)
+    assert (result["changed"], result["verify"].get("ok"), image(cluster, namespace)) == (True, True, GOOD), result
+
+
+def test_a_failing_template_that_comes_back_is_failing_again(cluster: Cluster, namespace: str) -> None:
+    """As when a GitOps tool applies it again. The controller then still calls the rollout complete."""
+    history(cluster, namespace, GOOD, BAD)
+    assert rollout(cluster, namespace, state="rolled_back", last_healthy=True)["changed"]
+    history(cluster, namespace, BAD)
+    result = rollout(cluster, namespace, state="rolled_back", last_healthy=True)
+    assert (result["changed"], image(cluster, namespace)) == (True, GOOD), result
+
+
 def test_a_number_finds_its_template_also_when_that_has_another_number_now(cluster: Cluster, namespace: str) -> None:
     history(cluster, namespace, OLD, GOOD, BAD)
     assert rollout(cluster, namespace, state="rolled_back", to_revision=1)["changed"]

@@ -16,7 +16,7 @@ from typing import Any
 from .client import Kube
 from .errors import Json
 from .kinds import DEPLOYMENT, REVISION
-from .progress import condition
+from .progress import Rollout, condition
 from .templates import images, same
 from .trouble import Trouble, troubles_of
 from .workload import Workload, controller_of, is_ready, owned_by, replica_sets_of, revision_of
@@ -71,6 +71,7 @@ class Revision:
     troubles: tuple[Trouble, ...] = ()
     held: str = ""
     cause: str = ""
+    oldest: datetime | None = None
 
     @property
     def failing(self) -> Trouble | None:
@@ -148,7 +149,19 @@ def _revision(workload: Workload, kept: Json, pods: Sequence[Json], known: dict[
         troubles=tuple(troubles_of(mine)),
         held=str(failure.get("message", "")) if failure.get("status") == "True" else "",
         cause=str(notes.get(_CAUSE, "")),
+        oldest=min((moment_of(pod["metadata"]["creationTimestamp"]) for pod in mine), default=None),
     )
+
+
+def overdue(workload: Workload, rollout: Rollout, newest: Revision | None) -> str:
+    """Why the rollout has failed, empty where that was said of the template before.
+
+    A template that comes back does not make the controller forget the deadline at once: it does when there is progress.
+    """
+    if newest is None or not newest.oldest:
+        return rollout.failed if newest and newest.held else ""
+    said = condition(workload.manifest, "Progressing").get("lastUpdateTime")
+    return "" if said and newest.oldest >= moment_of(said) else rollout.failed
 
 
 def made_from(workload: Workload, pod: Json, kept: Json) -> bool:

@@ -16,7 +16,7 @@ from .kinds import DEPLOYMENT
 from .owners import drift
 from .progress import Rollout, condition, rollout_of
 from .restart import Ages, ages_of, anchor_of, is_due
-from .revisions import Memory, Revision, revisions_of
+from .revisions import Memory, Revision, overdue, revisions_of
 from .stuck import is_updated
 from .templates import placement
 from .trouble import Trouble
@@ -81,7 +81,7 @@ def verdict_of(workload: Workload, rollout: Rollout, revisions: Sequence[Revisio
     blocked = None if newest.failing else _blocked(workload, older)
     if blocked:
         return Verdict(State.STUCK, newest, newest, evidence={**evidence, "blocked_by": str(blocked)})
-    if not newest.failing and not rollout.failed:
+    if not newest.failing and not overdue(workload, rollout, newest):
         return Verdict(State.PAUSED if workload.paused else State.IN_PROGRESS, newest, evidence=evidence)
     return _failing(workload, newest, older, evidence)
 
@@ -90,9 +90,10 @@ def _failing(workload: Workload, newest: Revision, older: Sequence[Revision], ev
     sick = [one for one in older if one.failing]
     if sick and not _serving(older):
         return Verdict(State.ALL_FAIL, newest, evidence={**evidence, "also": [one.as_dict() for one in sick[:3]]})
-    if _was_complete(workload):
+    memory = Memory.of(workload)
+    if _was_complete(workload) and newest.name not in memory.left:
         return Verdict(State.REGRESSED, newest, evidence=evidence)
-    return _target(Memory.of(workload), newest, older, evidence)
+    return _target(memory, newest, older, evidence)
 
 
 def _blocked(workload: Workload, older: Sequence[Revision]) -> Trouble | None:
@@ -106,9 +107,14 @@ def _serving(revisions: Sequence[Revision]) -> list[Revision]:
 
 
 def _was_complete(workload: Workload) -> bool:
-    """Whether the newest template was once rolled out to its end: then it is not the template that broke it."""
+    """Whether the newest template was once rolled out to its end: then it is not the template that broke it.
+
+    The reason alone does not tell: it stays where a template comes back that fails. Old pods then still serve.
+    """
     if workload.kind is DEPLOYMENT:
-        return bool(condition(workload.manifest, "Progressing").get("reason") == "NewReplicaSetAvailable")
+        reason = condition(workload.manifest, "Progressing").get("reason")
+        status = workload.status
+        return reason == "NewReplicaSetAvailable" and status.get("replicas", 0) <= status.get("updatedReplicas", 0)
     status = workload.status
     return bool(status.get("updateRevision") and status["updateRevision"] == status.get("currentRevision"))
 

@@ -10,7 +10,7 @@ from .._core.errors import Kind, OpsError
 from .._core.plan import Finding, Progress, Severity, Verify
 from .client import Kube
 from .progress import Rollout, rollout_of
-from .revisions import Revision, revisions_of
+from .revisions import Revision, overdue, revisions_of
 from .workload import Workload, pods_of, workload_of
 
 _ROLL_BACK = "Roll back: sre.runbooks.k8s_rollout with state=rolled_back and last_healthy=true; or mend the template."
@@ -37,15 +37,16 @@ class Watch:
         self.facts["rollout"] = rollout.as_dict()
         if rollout.complete:
             return ""
-        self._say(rollout.failed or rollout.waiting)
+        self._say(rollout.waiting or rollout.failed)
         if not rollout.observed:
             return rollout.waiting
         return self._wrong(workload, rollout)
 
     def _wrong(self, workload: Workload, rollout: Rollout) -> str:
         newest = next((one for one in look(self.kube, workload) if one.current), None)
-        words = rollout.failed or rollout.waiting
-        if self.fail_fast and (rollout.failed or (newest and newest.failing)):
+        late = overdue(workload, rollout, newest)
+        words = late or rollout.waiting
+        if self.fail_fast and (late or (newest and newest.failing)):
             raise failed(workload, rollout, newest)
         details = [str(newest.troubles[0])] if newest and newest.troubles else []
         details += [newest.held] if newest and newest.held else []

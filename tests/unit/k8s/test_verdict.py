@@ -51,10 +51,29 @@ def test_a_deadline_that_passed_is_a_failure_although_old_pods_serve() -> None:
     assert look(api).verdict.state is State.STUCK
 
 
-def test_what_was_complete_once_is_not_broken_by_its_template() -> None:
+def test_a_deadline_of_the_template_before_does_not_count() -> None:
+    api = FakeApi()
+    stuck(api, waiting="ContainerCreating")
+    said = {"status": "False", "lastUpdateTime": "2026-11-20T10:00:00Z"}  # as old as the newest pod
+    condition(api, "ProgressDeadlineExceeded", **said)
+    assert look(api).verdict.state is State.IN_PROGRESS
+    condition(api, "ProgressDeadlineExceeded", **{**said, "lastUpdateTime": "2026-11-20T10:00:01Z"})
+    assert look(api).verdict.state is State.STUCK
+
+
+def test_a_failing_template_that_came_back_is_still_called_available() -> None:
     api = FakeApi()
     stuck(api)
     condition(api, "NewReplicaSetAvailable")
+    assert look(api).verdict.state is State.STUCK
+
+
+def test_what_was_complete_once_is_not_broken_by_its_template() -> None:
+    api = FakeApi()
+    made = deployment(api, BAD, complete=True)
+    replica_set(api, made, 2, GOOD)
+    pod(api, replica_set(api, made, 3, BAD), "web-3-a", "CrashLoopBackOff")
+    api.change(kinds.DEPLOYMENT, "shop", "web", {"status": {"availableReplicas": 0}})
     assert look(api).verdict.state is State.REGRESSED
 
 
