@@ -24,7 +24,7 @@ _PLACES = frozenset(
 )
 
 #: Modules without a server of their own, and one for which a place where nobody answers is an answer too.
-_PLACELESS = ("parameters", "probe")
+_PLACELESS = ("api_remedy_info", "parameters", "probe")
 
 
 @pytest.fixture
