@@ -54,6 +54,7 @@ options:
   phase:
     description:
       - Only pods in one of these phases. With V(Failed) and V(Succeeded) alone a whole namespace may be meant.
+      - V(Pending) and V(Running) need another condition beside them, which a pod that was just made does not meet.
     type: list
     elements: str
     choices: [Failed, Succeeded, Pending, Running]
@@ -125,6 +126,8 @@ options:
   max_bytes:
     description: Refuse when the pods that would go use more memory than this, as far as it was measured.
     type: str
+notes:
+  - O(min_age) goes by the clock of where this runs; O(older_than) compares with what the API server wrote.
 seealso:
   - module: sre.runbooks.k8s_evidence
 """

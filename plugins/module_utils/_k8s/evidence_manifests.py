@@ -17,6 +17,10 @@ _SECRET = re.compile(
 )
 
 
+#: Where a manifest has words of a command line.
+_COMMANDS = ("args", "command")
+
+
 def clean(manifest: Json) -> Json:
     """A manifest without values that may be secret: env is masked by its name, ConfigMaps and Secrets by digests."""
     metadata = {name: value for name, value in manifest["metadata"].items() if name != "managedFields"}
@@ -32,20 +36,32 @@ def clean(manifest: Json) -> Json:
 
 
 def _masked(value: Any) -> Any:
+    """Without the values of what has a name that tells of a secret: variables, headers of probes, flags."""
     if isinstance(value, dict):
-        return {name: _env(part) if name == "env" else _masked(part) for name, part in value.items()}
+        if isinstance(value.get("value"), str) and _SECRET.search(str(value.get("name"))):
+            return {**value, "value": MASK}
+        return {name: _words(part) if name in _COMMANDS else _masked(part) for name, part in value.items()}
     if isinstance(value, list):
         return [_masked(part) for part in value]
     return value
 
 
-def _env(entries: Any) -> Any:
-    if not isinstance(entries, list):
-        return _masked(entries)
-    return [
-        {**entry, "value": MASK} if "value" in entry and _SECRET.search(str(entry.get("name"))) else entry
-        for entry in entries
-    ]
+def _words(words: Any) -> Any:
+    """A command line: C(--token=x) and C(--token x) both name a secret."""
+    if not isinstance(words, list):
+        return _masked(words)
+    found: list[Any] = []
+    hidden = False
+    for word in words:
+        flag, sign, _value = str(word).partition("=")
+        if hidden and not str(word).startswith("-"):
+            found.append(MASK)
+        elif flag.startswith("-") and sign and _SECRET.search(flag):
+            found.append(f"{flag}={MASK}")
+        else:
+            found.append(word)
+        hidden = flag.startswith("-") and not sign and bool(_SECRET.search(flag))
+    return found
 
 
 def concerned(events: Iterable[Json], uids: set[str] | None) -> list[Json]:

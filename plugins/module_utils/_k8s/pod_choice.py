@@ -183,6 +183,10 @@ def checked(wanted: Params) -> None:
     """Refuses a selection without a condition, or without bounds."""
     if all(wanted[name] in (None, [], "", 0) for name in CONDITIONS):
         raise bad_parameter("min_age", "nothing says what is wrong with the pods", f"Give one of {_list(CONDITIONS)}.")
+    passing = set(wanted["phase"] or ()) - set(OVER)
+    if passing and all(wanted[name] in (None, [], "", 0) for name in CONDITIONS if name != "phase"):
+        words = f"{_list(sorted(passing))} is what a pod is that was just made, too"
+        raise bad_parameter("phase", words, "Give min_age, older_than, reason, min_restarts or min_memory beside it.")
     if wanted["selector"] is not None and not wanted["selector"].strip():
         raise bad_parameter("selector", "it is empty, which would mean every pod", "Give labels, or leave it out.")
     narrow = wanted["selector"] or wanted["name"] or wanted["names"]

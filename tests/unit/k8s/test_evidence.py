@@ -101,6 +101,11 @@ def test_a_clean_manifest() -> None:
     values = [entry.get("value") for entry in found["spec"]["template"]["spec"]["containers"][0]["env"]]
     assert (values, found["metadata"]["annotations"]) == (["***", "x", None], {"other": "stays"})
     assert manifest["metadata"]["managedFields"]
+    words = ["--api-key", "hunter2", "--client-secret=hunter2", "--port", "80", "--auth", "--verbose", "hunter"]
+    header = {"httpGet": {"httpHeaders": [{"name": "Authorization", "value": "Basic hunter2"}]}}
+    told = clean({"metadata": {"name": "c"}, "spec": {"containers": [{"command": words, "livenessProbe": header}]}})
+    assert "hunter2" not in json.dumps(told)
+    assert told["spec"]["containers"][0]["command"][3:] == ["--port", "80", "--auth", "--verbose", "hunter"]
     held = clean({"metadata": {"name": "c"}, "data": {"mode": "hunter2"}, "binaryData": {"b": "aHVudGVyMg=="}})
     assert held["data"]["mode"].startswith("sha256:")
     assert "hunter2" not in json.dumps(held)

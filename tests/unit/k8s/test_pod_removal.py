@@ -172,7 +172,14 @@ def test_evicted_ones_of_a_whole_namespace_may_be_meant(api: FakeApi) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"older_than": None}, {"selector": " "}, {"grace": 0}, {"min_memory": "x%"}, {"older_than": "2026-01-01"}],
+    [
+        {"older_than": None},
+        {"selector": " "},
+        {"older_than": None, "phase": ["Failed", "Running"]},
+        {"grace": 0},
+        {"min_memory": "x%"},
+        {"older_than": "2026-01-01"},
+    ],
 )
 def test_refuses_what_makes_no_sense(api: FakeApi, options: dict[str, Any]) -> None:
     api.add(pod("a"))
