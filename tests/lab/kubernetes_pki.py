@@ -84,6 +84,8 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
+        # Python 3.13 takes no authority that does not say that it may sign.
+        builder = builder.add_extension(_key_usage(signs=own), critical=True)
         if not own:
             usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
             builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -95,6 +97,20 @@ class Authority:
         crt = self.folder / f"{name}.crt"
         crt.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         return Pair(crt, _write_key(self.folder / f"{name}.key", key))
+
+
+def _key_usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def write_kubeconfig(
