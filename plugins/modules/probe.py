@@ -192,8 +192,9 @@ series_count:
   type: int
 findings:
   description:
-    - V(probe.dns), V(probe.refused), V(probe.timeout), V(probe.no_route), V(probe.reset), V(probe.tls) and
-      V(probe.protocol) where no answer came, V(probe.status) and V(probe.body) where it was not the right one.
+    - V(probe.dns), V(probe.refused), V(probe.timeout), V(probe.no_route), V(probe.reset), V(probe.tls),
+      V(probe.protocol) and V(probe.proxy) where no answer came.
+    - V(probe.status) and V(probe.body) where it was not the right one.
     - V(probe.threshold), V(probe.no_data) and V(probe.stale) for a query.
     - V(probe.tls_expiring) and V(probe.warnings) are warnings.
     - They are those of O(attempts); how waiting for O(consecutive) ended is in C(verify).

@@ -216,9 +216,14 @@ def test_a_proxy_of_the_environment_is_asked_for_others_only(monkeypatch: pytest
         assert "Proxy-Authorization" in asked.headers
         assert ids(call("probe", url="https://api.invalid/", op_timeout=2)) == ["probe.tls"]  # it speaks no TLS
         assert (proxy.asked[1].method, proxy.asked[1].path) == ("CONNECT", "api.invalid:443")
+        proxy.replies = lambda _asked: Reply(403)
+        refused = only(call("probe", url="https://api.invalid/", op_timeout=2))
+        assert (refused["id"], "403" in refused["evidence"]["detail"]) == ("probe.proxy", True)
+        monkeypatch.setenv("http_proxy", f"socks5://{HOST}:{proxy.port}")
+        assert ids(call("probe", url="http://api.invalid/")) == ["probe.proxy"]
         monkeypatch.setenv("no_proxy", ".invalid")
         assert ids(call("probe", url="http://api.invalid/health")) == ["probe.dns"]
-        assert len(proxy.asked) == 2
+        assert len(proxy.asked) == 3
 
 
 def test_both_ways_of_running_it_agree(service: Web) -> None:

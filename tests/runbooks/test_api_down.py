@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.lab import kubernetes_faults as faults
 from tests.lab import kubernetes_objects as make
@@ -20,7 +21,7 @@ from tests.lab.prometheus import program, start_prometheus
 from tests.lab.redis_servers import start_single
 from tests.lab.world import Lab
 from tests.runbooks.harness import Runbook, actions, aimed_at_kubernetes, changes, findings, message
-from tests.support import PlayResult
+from tests.support import ROOT, PlayResult
 
 pytestmark = pytest.mark.kubernetes
 
@@ -323,10 +324,10 @@ def test_the_error_rate_has_to_fall_too(service: Service, tmp_path: Path) -> Non
     except LabError as error:
         pytest.skip(str(error))
     assert service.web
-    rate = (
-        'sum(rate(http_requests_total{$match,code=~"5.."}[3s])) / sum(rate(http_requests_total{$match}[3s]))'
-        " or sum(rate(http_requests_total{$match}[3s])) * 0"
-    )
+    options = yaml.safe_load((ROOT / "playbooks/api_down.meta.yml").read_text())["argument_specs"]["api_down"][
+        "options"
+    ]
+    rate = options["api_error_query"]["default"].replace("[1m]", "[3s]")
     prometheus = start_prometheus(tmp_path / "prometheus", [f"{HOST}:{service.web.port}"])
     declared = {"api_prometheus_url": prometheus.url, "api_error_query": rate, "api_error_threshold": 0.2}
     try:

@@ -8,12 +8,12 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
+from http.client import HTTPConnection, HTTPResponse, IncompleteRead
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment
 
-from .._core.errors import bad_parameter
+from .._core.errors import Kind, OpsError, bad_parameter
 from .._core.spec import Params
 from .errors import no_answer
 from .line import Clock, Line, dialled
@@ -127,7 +127,7 @@ def _tunnel(line: Line, place: Place, proxy: Proxy, clock: Clock) -> None:
         answer = HTTPResponse(held, method="CONNECT")
         answer.begin()
         if answer.status != 200:
-            raise HTTPException(f"the proxy answered {answer.status}")
+            raise _proxy_fails(f"the proxy {proxy.host}:{proxy.port} answered {answer.status}")
 
 
 def proxy_for(place: Place, proxies: Mapping[str, str]) -> Proxy | None:
@@ -136,11 +136,16 @@ def proxy_for(place: Place, proxies: Mapping[str, str]) -> Proxy | None:
     if not url or is_loopback(place.host) or _spared(place, proxies.get("no", "")):
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
-    if not parts.hostname:
-        return None
+    if parts.scheme != "http" or not parts.hostname:
+        raise _proxy_fails(f"a proxy of the kind {parts.scheme} is not known here")
     pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
     token = b64encode(pair.encode()).decode() if parts.username else ""
     return Proxy(parts.hostname, parts.port or 80, token)
+
+
+def _proxy_fails(words: str) -> OpsError:
+    hint = "Look at HTTP_PROXY, HTTPS_PROXY and NO_PROXY, or go without them: use_proxy=false."
+    return OpsError(Kind.UNREACHABLE, words, hint, "proxy", facts={"stage": "proxy"})
 
 
 def _spared(place: Place, names: str) -> bool:

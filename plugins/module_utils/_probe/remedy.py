@@ -18,7 +18,7 @@ from .._core.spec import Params
 _RUNBOOKS = {"redis": "redis_unreachable", "postgres": "postgres_connect_failure"}
 
 #: What stops a request before it comes to a pod: neither a pod nor its template can mend it.
-_BEFORE_THE_PODS = {"probe.dns", "probe.no_route", "probe.refused", "probe.tls"}
+_BEFORE_THE_PODS = {"probe.dns", "probe.no_route", "probe.proxy", "probe.refused", "probe.tls"}
 
 #: What a service shows that runs and does not work.
 _HANGS = {"probe.timeout", "probe.reset", "probe.body", "probe.protocol"}

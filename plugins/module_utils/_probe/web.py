@@ -197,7 +197,7 @@ def described(answer: Answer) -> dict[str, Any]:
         "length": len(answer.body),
         "cut": answer.cut,
         "digest": digest(answer.body),
-        "type": answer.headers.get("content-type", ""),
+        "type": answer.headers.get("content-type", "")[:100],
         "address": answer.trace.address,
         "ms": dict(answer.trace.ms),
         "tls": _described(secure) if secure else {},
