@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.sre.runbooks.plugins.module_utils._core.run import execute
-from ansible_collections.sre.runbooks.plugins.modules.k8s_diagnosis_info import DOOR
+from ansible_collections.sre.runbooks.plugins.modules import k8s_diagnosis_info
 from tests.fakes.kubernetes import FakeApi, door_of, kube_of
 
 Json = dict[str, Any]
@@ -107,12 +109,14 @@ def world(*manifests: Json) -> FakeApi:
 
 def diagnosed(api: FakeApi, check_mode: bool = False, **options: Any) -> Json:
     """The module's result."""
-    door = door_of(DOOR, kube_of(api))
+    door = door_of(k8s_diagnosis_info.DOOR, kube_of(api))
     given = {"namespaces": ["shop"], **options}
     checked = ArgumentSpecValidator(door.spec.arguments(), **door.spec.rules()).validate(given)
     if checked.error_messages:
         raise ValueError("; ".join(checked.error_messages))
-    return execute(door, checked.validated_parameters, check_mode=check_mode)
+    # However long the tests take, these manifests stay as old as they say.
+    with patch.object(k8s_diagnosis_info, "time", SimpleNamespace(time=lambda: NOW)):
+        return execute(door, checked.validated_parameters, check_mode=check_mode)
 
 
 def roots(*manifests: Json, **options: Any) -> list[Json]:
