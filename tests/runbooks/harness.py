@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.lab.process import ProcessId, children
 from tests.lab.redis_servers import RedisServer
 from tests.support import ROOT, PlayResult, play, prepare
 
@@ -64,9 +65,17 @@ class Runbook:
                     time.sleep(0.005)
                 assert running.poll() is None, "the run ended before it could be killed"
             finally:
+                for worker in _below(running.pid):
+                    worker.send(signal.SIGKILL)
                 with contextlib.suppress(ProcessLookupError):  # it ended, which was said above
                     os.killpg(running.pid, signal.SIGKILL)
                 running.wait()
+
+
+def _below(pid: int) -> list[ProcessId]:
+    """All that a process has started: from ansible-core 2.19 on a worker leaves the group, and would go on alone."""
+    found = children(pid)
+    return [*found, *(one for child in found for one in _below(child.pid))]
 
 
 def aimed(name: str, server: RedisServer, user: str | None = None, **declared: Any) -> Runbook:
