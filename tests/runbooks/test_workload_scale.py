@@ -10,6 +10,7 @@ import pytest
 from tests.lab.kubernetes_cluster import Cluster
 from tests.lab.kubernetes_faults import break_crash, settle
 from tests.lab.kubernetes_objects import deployment, hpa, pdb, scaled_object, service, statefulset
+from tests.lab.kubernetes_webhook import admission
 from tests.lab.kubernetes_witness import fingerprint, mark, writes
 from tests.lab.postgres_servers import PostgresServer
 from tests.runbooks.harness import Runbook, actions, aimed_at_kubernetes, changes, findings, message
@@ -112,18 +113,38 @@ def test_check_tells_the_truth(cluster: Cluster, shop: str) -> None:
     ]
 
 
+def killed_at(cluster: Cluster, namespace: str, resource: str, runbook: Runbook) -> None:
+    """Kills a run while the server still thinks about its write to this resource, which is then refused."""
+    with admission(cluster, namespace, seconds=0.5, resources=(resource,)) as webhook:
+
+        def asked() -> bool:
+            if not any(_is_write(request) for request in webhook.seen):
+                return False
+            webhook.deny = "whoever asked is dead"
+            return True
+
+        runbook.run_and_kill(asked)
+
+
+def _is_write(request: dict[str, Any]) -> bool:
+    return bool(request["userInfo"]["username"] == "runbooks" and not request.get("dryRun"))
+
+
 def test_killed_half_way(cluster: Cluster, shop: str) -> None:
-    """Right after the first of two writes, or so: what was there is known to the next run all the same."""
+    """Between the first of two writes and the second: what was there is known to the next run all the same."""
     cluster.apply(scaled_object("web"), namespace=shop)
     before = fingerprint(cluster, shop, OWN)
-    runbook = scale(cluster, shop, k8s_quiesced=True)
-    runbook.run_and_kill(lambda: notes(cluster, "scaledobject", shop) != [])
-    result = runbook.run()
+    down, up = scale(cluster, shop, k8s_quiesced=True), scale(cluster, shop, k8s_quiesced=False)
+    killed_at(cluster, shop, "deployments", down)
+    assert (len(notes(cluster, "scaledobject", shop)), pods(cluster, shop)) == (2, (2, 2)), "paused, and no more"
+    result = down.run()
     assert result.rc == 0, result.stdout
     assert pods(cluster, shop) == (0, 0)
-    back = scale(cluster, shop, k8s_quiesced=False)
-    back.run_and_kill(lambda: notes(cluster, "deployment", shop) == [])
-    assert back.run().rc == 0
+    killed_at(cluster, shop, "scaledobjects", up)
+    assert len(notes(cluster, "scaledobject", shop)) == 2, "still paused"
+    assert cluster.get("deployment", "web", shop)["spec"]["replicas"] == 2
+    result = up.run()
+    assert result.rc == 0, result.stdout
     assert pods(cluster, shop) == (2, 2)
     assert fingerprint(cluster, shop, OWN) == before
 
