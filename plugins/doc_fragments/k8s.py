@@ -18,10 +18,14 @@ options:
     description: Context of the kubeconfig; its current one when nothing is said. Falls back on E(K8S_AUTH_CONTEXT).
     type: str
   host:
-    description: URL of the API server, instead of a kubeconfig. Falls back on E(K8S_AUTH_HOST).
+    description:
+      - URL of the API server, instead of a kubeconfig.
+      - Falls back on E(K8S_AUTH_HOST), but not where O(kubeconfig) or O(context) is given.
     type: str
   api_key:
-    description: Bearer token. Falls back on E(K8S_AUTH_API_KEY).
+    description:
+      - Bearer token, also in the place of what the kubeconfig has to prove who one is.
+      - Falls back on E(K8S_AUTH_API_KEY).
     type: str
   ca_cert:
     description: File with the authorities to trust. Falls back on E(K8S_AUTH_SSL_CA_CERT).

@@ -9,7 +9,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -131,6 +131,51 @@ def test_no_keys_of_a_kubeconfig_stay_behind(
     result = play([{"name": "Look", "sre.runbooks.k8s_rollout_info": options}], env={"TMPDIR": str(folder)})
     assert result.rc == 0, result.stdout
     assert [path for path in folder.rglob("*") if path.is_file() and b"PRIVATE KEY" in path.read_bytes()] == []
+
+
+def test_through_a_proxy(cluster: Cluster, web: str) -> None:
+    """TLS goes through it to the API server, whose certificate is verified as ever."""
+    with tunnel() as (url, asked):
+        assert not look(web, **cluster.connection(proxy=url)).get("failed")
+        assert asked == [cluster.url.removeprefix("https://")]
+
+
+@contextmanager
+def tunnel() -> Iterator[tuple[str, list[str]]]:
+    """A proxy that knows CONNECT."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_CONNECT(self) -> None:
+            asked.append(self.path)
+            host, _colon, port = self.path.partition(":")
+            with socket.create_connection((host, int(port))) as behind:
+                self.send_response(200)
+                self.end_headers()
+                answers = threading.Thread(target=_pump, args=(behind, self.connection), daemon=True)
+                answers.start()
+                _pump(self.connection, behind)
+                answers.join(timeout=5)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Silent."""
+
+    server = http.server.ThreadingHTTPServer((HOST, 0), Handler)
+    server.daemon_threads = True
+    server.block_on_close = False
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield f"http://{HOST}:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
 
 
 # Ways that lead nowhere

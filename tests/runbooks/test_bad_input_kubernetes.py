@@ -244,6 +244,19 @@ READ += ("scaledobjects", "statefulsets", "daemonsets")
 WRITTEN = ("deployments", "deployments/scale", "configmaps", "pods", "pods/eviction", "persistentvolumeclaims")
 
 
+@each_case
+def test_a_namespace_that_is_not_there(cluster: Cluster, case: Case) -> None:
+    """Its lists are empty, as if all were well."""
+    result = case.run("no-such-namespace", **cluster.connection())
+    assert error(result) == ("not_found", "no_namespace")
+
+
+@pytest.mark.parametrize("choice", [{"selector": "app=web", "min_age": "1h"}, {"phase": ["Failed"]}])
+def test_pods_of_a_namespace_that_is_not_there(cluster: Cluster, choice: dict[str, Any]) -> None:
+    result = call("k8s_pod", namespace="no-such-namespace", **choice, **QUICK, **cluster.connection())
+    assert error(result) == ("not_found", "no_namespace")
+
+
 # Somebody else at the same time
 
 

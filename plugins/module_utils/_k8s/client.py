@@ -82,13 +82,20 @@ class Kube:
     uid: str = ""
 
     def get(self, kind: Kind, namespace: str, name: str) -> Json:
-        """The object; raises C(not_found)."""
-        return self.api.get(kind.path(namespace, name))
+        """The object; raises C(not_found), with a code of its own where there is not even the namespace."""
+        found = self.find(kind, namespace, name)
+        if found is not None:
+            return found
+        if kind.namespaced:
+            require_namespace(self, namespace)
+        hint = "Check name, namespace and cluster."
+        words = f"there is no {kind.name} {namespace + '/' if kind.namespaced else ''}{name}"
+        raise OpsError(ErrorKind.NOT_FOUND, words, hint, code="not_found")
 
     def find(self, kind: Kind, namespace: str, name: str) -> Json | None:
         """The object, None where there is none."""
         try:
-            return self.get(kind, namespace, name)
+            return self.api.get(kind.path(namespace, name))
         except OpsError as error:
             if error.kind is ErrorKind.NOT_FOUND:
                 return None
@@ -245,13 +252,14 @@ def expect(params: Params, kube: Kube) -> None:
 def require_namespace(kube: Kube, name: str) -> None:
     """Raises C(not_found) for a namespace that is not there: its lists would only be empty, as if all were well."""
     try:
-        kube.get(NAMESPACE, "", name)
+        found = kube.find(NAMESPACE, "", name)
     except OpsError as error:
-        if error.kind is ErrorKind.NOT_FOUND:
-            hint = "Check namespace, kubeconfig and context: it may be there in another cluster."
-            raise OpsError(ErrorKind.NOT_FOUND, f"there is no namespace {name}", hint, code="no_namespace") from error
-        if error.kind is not ErrorKind.FORBIDDEN:  # who may not look has to go by what the lists say
+        if error.kind is not ErrorKind.FORBIDDEN:
             raise
+        return  # who may not look has to go by what the lists say
+    if found is None:
+        hint = "Check namespace, kubeconfig and context: it may be there in another cluster."
+        raise OpsError(ErrorKind.NOT_FOUND, f"there is no namespace {name}", hint, code="no_namespace")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from .._core.errors import bad_parameter
 from .._core.plan import Finding, Spared
 from .._core.spec import Params
 from .._core.units import human, parse_moment, parse_seconds, parse_size
-from .client import Kube
+from .client import Kube, require_namespace
 from .errors import Json
 from .kinds import POD
 from .slim import Pod, pod_of
@@ -224,6 +224,8 @@ def look(kube: Kube, choice: Choice, wanted: Params) -> Crowd:
     """The pods of a workload, of a label selector or of these names."""
     metrics = metrics_of(kube, choice.namespace) if choice.memory else None
     found = tuple(candidate_of(manifest, metrics) for manifest in _manifests(kube, choice, wanted))
+    if not found:
+        require_namespace(kube, choice.namespace)
     if metrics is None:
         return Crowd(found)
     # Only those that all else speaks against: what is not meant need not be measured.

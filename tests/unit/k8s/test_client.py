@@ -264,6 +264,16 @@ def test_all_missing_rights_are_named_at_once() -> None:
     assert str(caught.value) == "this user may not create pods/eviction in shop, nor patch configmaps in shop"
 
 
+def test_an_object_that_is_not_there() -> None:
+    api = FakeApi()
+    kube = kube_of(api)
+    for namespace, code in (("default", "not_found"), ("shop", "no_namespace")):
+        with pytest.raises(OpsError) as caught:
+            kube.get(CONFIG_MAP, namespace, "a")
+        assert (caught.value.kind, caught.value.code) == ("not_found", code)
+        assert kube.find(CONFIG_MAP, namespace, "a") is None
+
+
 def test_a_namespace_that_is_not_there() -> None:
     api = FakeApi()
     with pytest.raises(OpsError) as caught:
