@@ -18,7 +18,7 @@ help: ## This list
 setup: ## .venv with the tools, and a Redis server (idempotent)
 	@$(PYTHON) tests/bootstrap/setup.py
 
-servers: ## The same, and PostgreSQL for its tests where it can be installed
+servers: ## The same, with PostgreSQL, Prometheus and Kubernetes for their tests, where they can be had
 	@$(PYTHON) tests/bootstrap/setup.py --all
 
 demo: setup ## Break a Redis of our own and watch a runbook mend it
