@@ -261,6 +261,18 @@ def test_strategic_merge_of_env(world: World, patch: Json, expected: str) -> Non
     assert " ".join(found) == expected
 
 
+def test_a_map_to_be_replaced_is_dropped_where_there_is_none(world: World) -> None:
+    ref = {"configMapKeyRef": {"name": "web", "key": "x"}}
+    source = {"$patch": "replace", **ref}
+    before = [{"name": "A", "value": "a"}, {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]
+    world.deployment({"name": "app", "image": "app:1", "env": before})
+    patch = [{"name": "A", "value": None, "valueFrom": source}, {"name": "B", "valueFrom": source}]
+    body = {"spec": {"template": {"spec": {"containers": [{"name": "app", "env": patch}]}}}}
+    answer = world.api.patch(world.path(DEPLOYMENT, "web"), body, Patch.STRATEGIC)
+    found = answer["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert found == [{"name": "A"}, {"name": "B", "valueFrom": ref}]
+
+
 def test_strategic_merge_of_other_parts(world: World) -> None:
     limits = {"limits": {"cpu": "1", "memory": "1Gi"}}
     mounts = [{"name": "v", "mountPath": "/v"}]

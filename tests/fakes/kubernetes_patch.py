@@ -79,7 +79,8 @@ def _strategic(there: Any, patch: dict[str, Any]) -> dict[str, Any]:
         if value is None:
             found.pop(name, None)
         elif isinstance(value, dict):
-            found[name] = _strategic(found.get(name), value)
+            if name in found or value.get("$patch") != "replace":
+                found[name] = _strategic(found.get(name), value)
         elif isinstance(value, list):
             found[name] = _list(name, found.get(name) or [], value)
         else:
