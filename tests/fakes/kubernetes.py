@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """An API server in memory that speaks the `Api` protocol, for tests of plans. No controllers run behind it.
 
-`tests/contract/test_kubernetes_api.py` holds it to what a real one says. Errors come by the same way as from HTTP.
+`tests/contract/test_k8s_api.py` holds it to what a real one says. Errors come by the same way as from HTTP.
 """
 
 from __future__ import annotations

@@ -394,7 +394,7 @@ def test_a_webhook_that_refuses_rehearsals(cluster: Cluster, space: str, front: 
 
 HERE = "tests/runbooks/test_bad_input_kubernetes.py"
 CONNECTION = "tests/integration/test_k8s_connection.py"
-CONTRACT = "tests/contract/test_kubernetes_api.py"
+CONTRACT = "tests/contract/test_k8s_api.py"
 PROVEN = {
     "no kubeconfig": f"{CONNECTION}::test_wrong_options[no kubeconfig]",
     "a kubeconfig that is no YAML": f"{CONNECTION}::test_a_kubeconfig_that_is_none[{{ a: []",
