@@ -10,6 +10,9 @@ import pytest
 import yaml
 
 from tests.lab import faults
+from tests.lab import kubernetes_objects as objects
+from tests.lab.kubernetes_cluster import Cluster
+from tests.lab.kubernetes_faults import settle
 from tests.lab.redis_servers import SentinelSet, start_single
 from tests.lab.world import Lab
 from tests.support import ROOT, play
@@ -19,7 +22,21 @@ MODULES = sorted(path.stem for path in (ROOT / "plugins/modules").glob("*.py"))
 
 #: What says where a server is; it is turned to the lab's.
 _PLACES = frozenset(
-    {"url", "dsn", "host", "port", "db", "dbname", "username", "user", "password", "tls", "ca_cert"}
+    {
+        "url",
+        "dsn",
+        "kubeconfig",
+        "context",
+        "host",
+        "port",
+        "db",
+        "dbname",
+        "username",
+        "user",
+        "password",
+        "tls",
+        "ca_cert",
+    }
     | {"sentinels", "sentinel_service", "expect_host"}
 )
 
@@ -32,6 +49,8 @@ def connection(name: str, request: pytest.FixtureRequest) -> dict[str, Any]:
     """A server of the module's product, with a little of everything that its examples name."""
     if name.startswith("postgres"):
         return _postgres(request.getfixturevalue("postgres_single"))
+    if name.startswith("k8s"):
+        return _kubernetes(request.getfixturevalue("cluster"))
     return {} if name in _PLACELESS else _redis(request.getfixturevalue("redis_lab"))
 
 
@@ -50,6 +69,19 @@ def _postgres(server: Any) -> dict[str, Any]:
     server.query("CREATE UNIQUE INDEX ON reports.daily (day)")
     found: dict[str, Any] = server.connection()
     return found
+
+
+def _kubernetes(cluster: Cluster) -> dict[str, Any]:
+    """The shop of the examples; one is enough, since what they state may be so already."""
+    shop = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
+    cluster.apply(shop)
+    cluster.wait(lambda: cluster.exists("ServiceAccount", "default", "shop"), 10, "the namespace's account")
+    claim, volume = objects.pvc("data-db-0", size="20Gi"), objects.volume("data-db-0", size="20Gi")
+    container = {"resources": {"limits": {"memory": "256Mi"}}}
+    workloads = [objects.deployment(name, container=container) for name in ("web", "worker")]
+    cluster.apply(volume)
+    settle(cluster, "shop", claim, objects.configmap("web-config", MAINTENANCE="off"), *workloads)
+    return cluster.connection()
 
 
 def examples(name: str) -> list[dict[str, Any]]:

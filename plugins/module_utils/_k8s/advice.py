@@ -25,7 +25,7 @@ _ADVICE: Mapping[str, str] = {
     "k8s.crash_loop.liveness": "The liveness probe kills it ({how}). See whether it hangs, or the probe is too strict.",
     "k8s.crash_loop.completed": "It ends well, though it should stay. Give it a command that stays, or make it a Job.",
     "k8s.crash_loop.unknown": "It ends, and nothing says why. Read message, log, and the kubelet's log on the node.",
-    "k8s.oom_killed": "It needs more memory than its limit ({limit}). Raise the limit, or find the leak. Run pod_oom.",
+    "k8s.oom_killed": "It needs more than its limit ({limit}). Run workload_resources, or memory_pressure if it leaks.",
     "k8s.node.oom": "The node {node} ran out of memory. Set limits for what it runs, or move some of it.",
     "k8s.config_missing": "Missing: {kind} {name} {key}. Create it, or correct the reference to it.",
     "k8s.init_failed": "An init container ends with exit code {exit_code}. Read log: what it prepares is broken.",
