@@ -85,7 +85,7 @@ def plan_of(kube: Kube, params: Params) -> Plan:
             before[name], after[name] = switch.shown(switch.now), switch.shown(switch.wanted)
     if aim:
         findings += aim.findings
-        steps += [_step(kube, aim)] if aim.differs else []
+        steps += [_step(kube, aim, Budget.of(params))] if aim.differs else []
     return Plan(
         target=kube.target,
         before=before,
@@ -176,21 +176,22 @@ def _rights(workload: Workload, switch: Switch | None) -> list[Right]:
     return [own, switch.right] if switch and switch.differs else [own]
 
 
-def _change(patch: Json) -> Change:
-    """The patch with the identity of what it was made for."""
+def _change(patch: Json, budget: Budget | None = None) -> Change:
+    """The patch with the identity of what it was made for. More pods than there were have to fit the budget, too."""
 
     def body(workload: Workload) -> Json:
+        refuse_connections(workload, budget)
         return {**patch, "metadata": {**patch.get("metadata", {}), **workload.identity}}
 
     return Change(Patch.STRATEGIC, body)
 
 
-def _step(kube: Kube, aim: Aim) -> Step:
+def _step(kube: Kube, aim: Aim, budget: Budget | None) -> Step:
     workload = aim.workload
 
     def act(progress: Progress) -> Done:
         aim.watch.progress = progress
-        write(kube, workload, _change(aim.edit.patch))
+        write(kube, workload, _change(aim.edit.patch, budget if aim.edit.rolls else None))
         return Done()
 
     def back() -> None:

@@ -104,15 +104,28 @@ def test_the_patch_names_the_very_object_it_was_made_for(api: FakeApi) -> None:
     assert metadata == {"uid": "uid-web", "resourceVersion": version}
 
 
-def test_a_template_that_somebody_else_changed_meanwhile_is_a_conflict(api: FakeApi) -> None:
-    def meddle(request: Any) -> None:
+def meddle(api: FakeApi, spec: Json) -> None:
+    """Somebody else changes it between our look and our patch."""
+
+    def change(request: Any) -> None:
         if request.method == "PATCH" and not request.dry_run:
             api.before.clear()
-            api.change(kinds.DEPLOYMENT, "shop", "web", {"spec": {"replicas": 5}})
+            api.change(kinds.DEPLOYMENT, "shop", "web", {"spec": spec})
 
-    api.before.append(meddle)
+    api.before.append(change)
+
+
+def test_a_template_that_somebody_else_changed_meanwhile_is_a_conflict(api: FakeApi) -> None:
+    meddle(api, {"template": {"metadata": {"annotations": {"theirs": "1"}}}})
     result = state(api, env={"LEVEL": "debug"})
     assert (code(result), result["changed"], api.written) == ("conflict", False, [])
+
+
+def test_more_pods_meanwhile_have_to_fit_the_budget_too(api: FakeApi) -> None:
+    budget = {"connections_per_replica": 20, "connections_limit": 100}
+    meddle(api, {"replicas": 5})
+    result = state(api, env={"LEVEL": "debug"}, **budget)
+    assert (code(result), result["changed"], api.written) == ("connection_budget", False, [])
 
 
 def test_secret_values_leave_the_module_as_digests_only(api: FakeApi) -> None:
