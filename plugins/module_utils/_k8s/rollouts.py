@@ -221,9 +221,10 @@ def _changed(
         changed.append(write(scene.kube, workload, change))
         return Done()
 
-    generation = workload.manifest["metadata"].get("generation", 0)
+    # By the name of its template: an approval outlives what an autoscaler does meanwhile.
+    now = scene.current.name if scene.current else ""
     goal = f">{aim.target.name}" if aim and aim.target else ""
-    step = Step(f"{workload.subject}#{generation}{goal}", words, act, undo(changed))
+    step = Step(f"{workload.subject}#{now}{goal}", words, act, undo(changed))
     findings = (*drift(workload.manifest, workload.subject), *_partition(workload))
     return Work((step,), before, after, findings, exact, not workload.paused)
 

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""One change of a workload: first as a dry run, then for real, and only while its spec is the planned one."""
+"""One change of a workload: first as a dry run, then for real, and only while its template is the planned one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 from .._core.errors import Kind, OpsError
 from .client import Kube, Patch, Right, demand
 from .errors import Json
+from .templates import same
 from .workload import Workload, workload_of
 
-#: A status changes often, and each time the version; the spec is what must not have changed.
+#: A status changes often, and each time the version; the template is what must not have changed.
 _TRIES = 8
 
 
@@ -39,7 +40,7 @@ def foreseen(kube: Kube, workload: Workload, change: Change) -> tuple[Workload, 
 
 
 def write(kube: Kube, workload: Workload, change: Change) -> Workload:
-    """Makes the change; raises C(conflict) when somebody changed the spec, or made the workload anew, meanwhile."""
+    """Makes the change; raises C(conflict) when somebody changed the template, or made the workload anew, meanwhile."""
     return Workload(workload.kind, _patch(kube, workload, change, dry_run=False))
 
 
@@ -52,14 +53,15 @@ def _patch(kube: Kube, workload: Workload, change: Change, *, dry_run: bool) -> 
             if error.kind is not Kind.CONFLICT:
                 raise
             workload = workload_of(kube, planned.kind.name, planned.namespace, planned.name)
-            if workload.uid != planned.uid or _generation(workload) != _generation(planned):
+            if workload.uid != planned.uid or not _as_planned(workload, planned):
                 raise
     hint = "Its status changes faster than it can be written. Run again."
     raise OpsError(Kind.CONFLICT, f"{planned.title} changed {_TRIES} times meanwhile", hint, "conflict", retryable=True)
 
 
-def _generation(workload: Workload) -> int:
-    return int(workload.manifest["metadata"].get("generation", 0))
+def _as_planned(workload: Workload, planned: Workload) -> bool:
+    """An autoscaler may have changed the replicas: that is no other template, and none of our changes touches them."""
+    return same(workload.template, planned.template) and workload.paused is planned.paused
 
 
 def identity_operations(workload: Workload) -> list[Json]:

@@ -87,18 +87,41 @@ def test_a_status_that_moves_meanwhile_is_no_conflict() -> None:
     assert (back(api)["changed"], image(api)) == (True, GOOD)
 
 
-def test_a_spec_that_moves_meanwhile_is_one() -> None:
-    api = FakeApi()
+def moved(api: FakeApi, spec: dict[str, Any]) -> dict[str, Any]:
+    """The result of a rollback during which somebody else changed the workload."""
     stuck(api)
+    once = iter([spec])
 
     def move(request: Request) -> None:
-        if request.method == "PATCH" and not request.dry_run:
-            body = {"metadata": {"generation": 7}, "spec": {"replicas": 9}}
-            api.change(kinds.DEPLOYMENT, "shop", "web", body)
+        if request.method == "PATCH" and not request.dry_run and (change := next(once, None)):
+            api.change(kinds.DEPLOYMENT, "shop", "web", {"metadata": {"generation": 7}, "spec": change})
 
     api.before.append(move)
-    result = back(api)
-    assert (code(result), result["changed"], image(api)) == (("conflict", "conflict"), False, BAD)
+    return back(api)
+
+
+def test_a_template_that_moves_meanwhile_is_one() -> None:
+    for change in ({"template": template("registry.example/web:1.6")}, {"paused": True}):
+        api = FakeApi()
+        result = moved(api, change)
+        assert (code(result), result["changed"], api.written) == (("conflict", "conflict"), False, [])
+
+
+def test_replicas_that_an_autoscaler_changes_meanwhile_stay_as_it_wants_them() -> None:
+    api = FakeApi()
+    assert (moved(api, {"replicas": 9})["changed"], image(api)) == (True, GOOD)
+    assert api.store[("apps", "deployments", "shop", "web")]["spec"]["replicas"] == 9
+
+
+def test_an_approval_outlives_an_autoscaler_but_no_other_template() -> None:
+    api = FakeApi()
+    stuck(api)
+    approved = back(api, to_revision=2, check_mode=True)["plan"]["id"]
+    api.change(kinds.DEPLOYMENT, "shop", "web", {"metadata": {"generation": 7}, "spec": {"replicas": 9}})
+    assert back(api, to_revision=2, check_mode=True, approved_plan=approved)["changed"]
+    replica_set(api, api.store[("apps", "deployments", "shop", "web")], 4, "registry.example/web:1.6")
+    api.change(kinds.DEPLOYMENT, "shop", "web", {"spec": {"template": template("registry.example/web:1.6")}})
+    assert back(api, to_revision=2, approved_plan=approved)["error"]["code"] == "stale_plan"
 
 
 def test_a_webhook_that_takes_no_dry_run_makes_the_plan_a_forecast() -> None:
