@@ -16,23 +16,11 @@ description:
 author: sre.runbooks contributors (@sre-runbooks)
 extends_documentation_fragment:
   - sre.runbooks.k8s
+  - sre.runbooks.workload
   - sre.runbooks.clear
   - sre.runbooks.attributes
   - sre.runbooks.attributes.info
 options:
-  namespace:
-    description: Namespace of the workload.
-    type: str
-    required: true
-  kind:
-    description: Kind of the workload.
-    type: str
-    choices: [Deployment, StatefulSet, DaemonSet]
-    default: Deployment
-  name:
-    description: Name of the workload.
-    type: str
-    required: true
   threshold:
     description: Memory from which a pod is short of it, a share of a container's limit (V(90%)) or a size (V(512mb)).
     type: str
@@ -94,14 +82,11 @@ from ..module_utils._core.units import parse_seconds
 from ..module_utils._k8s.client import Kube
 from ..module_utils._k8s.memory import facts_of, findings_of, look_at, neighbours
 from ..module_utils._k8s.pod_choice import Memory
-from ..module_utils._k8s.product import K8S
+from ..module_utils._k8s.product import K8S, WORKLOAD
 from ..module_utils._k8s.workload import workload_of
 
-SPEC = Spec(
+SPEC = WORKLOAD | Spec(
     {
-        "namespace": {"type": "str", "required": True},
-        "kind": {"type": "str", "choices": ["Deployment", "StatefulSet", "DaemonSet"], "default": "Deployment"},
-        "name": {"type": "str", "required": True},
         "threshold": {"type": "str", "default": "90%"},
         "since": {"type": "str", "default": "1h"},
     }

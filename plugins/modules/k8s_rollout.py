@@ -17,23 +17,11 @@ description:
 author: sre.runbooks contributors (@sre-runbooks)
 extends_documentation_fragment:
   - sre.runbooks.k8s
+  - sre.runbooks.workload
   - sre.runbooks.guard
   - sre.runbooks.attributes
   - sre.runbooks.attributes.stateful
 options:
-  kind:
-    description: Kind of the workload.
-    type: str
-    choices: [Deployment, StatefulSet, DaemonSet]
-    default: Deployment
-  name:
-    description: Its name.
-    type: str
-    required: true
-  namespace:
-    description: Its namespace.
-    type: str
-    required: true
   state:
     description:
       - V(complete) changes nothing. It waits until all pods have the newest template and are available.
@@ -192,33 +180,33 @@ from ..module_utils._core.plan import Plan
 from ..module_utils._core.run import run
 from ..module_utils._core.spec import Params, Spec
 from ..module_utils._k8s.client import Kube
-from ..module_utils._k8s.kinds import WORKLOADS
-from ..module_utils._k8s.product import K8S
+from ..module_utils._k8s.product import K8S, WORKLOAD
 from ..module_utils._k8s.rollouts import Scene, afterwards, wait_for, work_of
 
 SWITCHES = ("last_healthy", "force_paused", "accept_drift", "accept_outage")
 
-SPEC = Spec(
-    {
-        "kind": {"type": "str", "choices": list(WORKLOADS), "default": "Deployment"},
-        "name": {"type": "str", "required": True},
-        "namespace": {"type": "str", "required": True},
-        "state": {
-            "type": "str",
-            "choices": ["complete", "restarted", "rolled_back", "paused", "resumed"],
-            "required": True,
+SPEC = (
+    WORKLOAD
+    | Spec(
+        {
+            "state": {
+                "type": "str",
+                "choices": ["complete", "restarted", "rolled_back", "paused", "resumed"],
+                "required": True,
+            },
+            "since": {"type": "str"},
+            "to_revision": {"type": "int"},
+            "to_image": {"type": "dict"},
+            **{name: {"type": "bool", "default": False} for name in SWITCHES},
+            "change_cause": {"type": "str"},
+            "wait": {"type": "bool", "default": True},
+            "timeout": {"type": "float", "default": 300},
+            "fail_fast": {"type": "bool", "default": True},
         },
-        "since": {"type": "str"},
-        "to_revision": {"type": "int"},
-        "to_image": {"type": "dict"},
-        **{name: {"type": "bool", "default": False} for name in SWITCHES},
-        "change_cause": {"type": "str"},
-        "wait": {"type": "bool", "default": True},
-        "timeout": {"type": "float", "default": 300},
-        "fail_fast": {"type": "bool", "default": True},
-    },
-    required_if=(("state", "restarted", ("since",)),),
-) | guard_options(max_count=10)
+        required_if=(("state", "restarted", ("since",)),),
+    )
+    | guard_options(max_count=10)
+)
 
 #: What does not change the plan itself.
 APART = ("wait", "timeout", "fail_fast", "change_cause", "confirm", "approved_plan")

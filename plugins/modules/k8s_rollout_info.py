@@ -15,23 +15,11 @@ description:
 author: sre.runbooks contributors (@sre-runbooks)
 extends_documentation_fragment:
   - sre.runbooks.k8s
+  - sre.runbooks.workload
   - sre.runbooks.clear
   - sre.runbooks.attributes
   - sre.runbooks.attributes.info
 options:
-  kind:
-    description: Kind of the workload.
-    type: str
-    choices: [Deployment, StatefulSet, DaemonSet]
-    default: Deployment
-  name:
-    description: Its name.
-    type: str
-    required: true
-  namespace:
-    description: Its namespace.
-    type: str
-    required: true
   since:
     description:
       - A moment (V(2030-01-31T18:00:00Z)) or how long ago (V(10m)).
@@ -114,21 +102,10 @@ from ..module_utils._core.plan import Plan
 from ..module_utils._core.run import run
 from ..module_utils._core.spec import Params, Spec
 from ..module_utils._k8s.client import Kube
-from ..module_utils._k8s.kinds import WORKLOADS
-from ..module_utils._k8s.product import K8S
+from ..module_utils._k8s.product import K8S, WORKLOAD
 from ..module_utils._k8s.verdict import judged
 
-SPEC = (
-    Spec(
-        {
-            "kind": {"type": "str", "choices": list(WORKLOADS), "default": "Deployment"},
-            "name": {"type": "str", "required": True},
-            "namespace": {"type": "str", "required": True},
-            "since": {"type": "str"},
-        }
-    )
-    | CLEAR_OPTIONS
-)
+SPEC = WORKLOAD | CLEAR_OPTIONS | Spec({"since": {"type": "str"}})
 
 
 def plan(kube: Kube, wanted: Params) -> Plan:

@@ -157,9 +157,9 @@ def _entries(text: str) -> Iterator[Write]:
 
 
 def _is_rehearsal(entry: dict[str, Any]) -> bool:
-    """Told in the query, or by deletions and evictions in the body."""
+    """Told in the query, or by deletions and evictions in the body, which then alone counts."""
     body = entry.get("requestObject") or {}
-    told = parse_qs(urlsplit(entry["requestURI"]).query).get("dryRun", [])
+    told = [] if body else parse_qs(urlsplit(entry["requestURI"]).query).get("dryRun", [])
     for options in (body, body.get("deleteOptions") or {}):
         told += options.get("dryRun") or []
     return "All" in told

@@ -7,6 +7,7 @@ from .._core.door import Product
 from .._core.spec import Spec
 from .client import connect
 from .errors import translate
+from .kinds import WORKLOADS
 
 CONNECTION = Spec(
     {
@@ -27,6 +28,15 @@ CONNECTION = Spec(
     },
     mutually_exclusive=(("host", "kubeconfig"), ("host", "context")),
     required_together=(("client_cert", "client_key"),),
+)
+
+#: Which workload is meant.
+WORKLOAD = Spec(
+    {
+        "kind": {"type": "str", "choices": list(WORKLOADS), "default": "Deployment"},
+        "name": {"type": "str", "required": True},
+        "namespace": {"type": "str", "required": True},
+    }
 )
 
 K8S = Product("k8s", "kubernetes", CONNECTION, connect, translate)
