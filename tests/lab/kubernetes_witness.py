@@ -157,9 +157,10 @@ def _entries(text: str) -> Iterator[Write]:
 
 
 def _is_rehearsal(entry: dict[str, Any]) -> bool:
-    """Told in the query, or by deletions and evictions in the body, which then alone counts."""
+    """Told in the query, or in the body of a deletion or eviction; that of a deletion alone counts."""
     body = entry.get("requestObject") or {}
-    told = [] if body else parse_qs(urlsplit(entry["requestURI"]).query).get("dryRun", [])
+    deaf = body and entry["verb"].startswith("delete")
+    told = [] if deaf else parse_qs(urlsplit(entry["requestURI"]).query).get("dryRun", [])
     for options in (body, body.get("deleteOptions") or {}):
         told += options.get("dryRun") or []
     return "All" in told
