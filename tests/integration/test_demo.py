@@ -41,8 +41,15 @@ def test_it_ends_well_and_leaves_a_report(tmp_path: Path) -> None:
 
 def test_an_interrupt_leaves_no_server(tmp_path: Path) -> None:
     """As Ctrl-C does it, to the whole group, while the server is being filled."""
+    # A shell's background jobs ignore it, and hand that down; a handler is not handed down.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
-        COMMAND, cwd=ROOT, env=environment(tmp_path), stdout=subprocess.PIPE, text=True, start_new_session=True
+        COMMAND,
+        cwd=ROOT,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as demo:
         assert demo.stdout
         port = next(found[1] for line in demo.stdout if (found := re.search(r"127\.0\.0\.1:(\d+)", line)))

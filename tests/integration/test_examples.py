@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,19 +92,20 @@ def examples(name: str) -> list[dict[str, Any]]:
     return tasks
 
 
-def aimed(task: dict[str, Any], connection: dict[str, Any]) -> dict[str, Any]:
-    """The task with its connection turned to the lab; everything else as it is printed."""
+def aimed(task: dict[str, Any], connection: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The task with its connection turned to the lab, and its files to a folder; everything else as it is printed."""
     module = next((key for key in task if key.startswith("sre.runbooks.")), None)
     if module is None or not connection:  # it shows what to do with a result, or has nowhere to go
         return task
     kept = {key: value for key, value in (task[module] or {}).items() if key not in _PLACES}
-    return {**task, module: {**kept, **connection}}
+    files = {"dest": str(folder)} if "dest" in kept else {}
+    return {**task, module: {**kept, **connection, **files}}
 
 
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("check", [True, False], ids=["check", "real"])
-def test_the_examples_of(name: str, check: bool, connection: dict[str, Any]) -> None:
-    tasks = [aimed(task, connection) for task in examples(name)]
+def test_the_examples_of(name: str, check: bool, connection: dict[str, Any], tmp_path: Path) -> None:
+    tasks = [aimed(task, connection, tmp_path) for task in examples(name)]
     assert tasks
     result = play(tasks, check=check, env={"ANSIBLE_STDOUT_CALLBACK": "default"})
     assert result.rc == 0, result.stdout

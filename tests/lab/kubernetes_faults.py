@@ -89,9 +89,22 @@ def waiting(pod: Document) -> str:
 
 
 def _sick(cluster: Cluster, namespace: str, name: str, sign: Callable[[Document], bool], what: str) -> list[Document]:
-    """Wait for pods with the sign, and return them."""
-    cluster.wait(lambda: any(map(sign, pods(cluster, namespace, name))), _SECONDS, what)
-    return [pod for pod in pods(cluster, namespace, name) if sign(pod)]
+    """Wait until all pods that do not serve have the sign, and return them."""
+    found: list[Document] = []
+
+    def seen() -> bool:
+        found[:] = [pod for pod in pods(cluster, namespace, name) if sign(pod)]
+        rest = [pod for pod in pods(cluster, namespace, name) if not sign(pod)]
+        return bool(found) and all(map(_serves_or_is_over, rest))
+
+    cluster.wait(seen, _SECONDS, what)
+    return found
+
+
+def _serves_or_is_over(pod: Document) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+    return ready or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
 def break_image(cluster: Cluster, namespace: str, name: str = "app", *, private: bool = False, **more: Any) -> None:

@@ -32,14 +32,14 @@ NEVER = "1970-01-01T00:00:00Z"
 
 @dataclass(frozen=True)
 class Case:
-    """A change that is due in a namespace where web has two pods."""
+    """A change that is due in a namespace where web has two pods. `spoil` changes what the plan was made of."""
 
     module: str
     options: dict[str, Any]
     real: str = r"/deployments/web\?(?!.*dryRun)"
     method: str = "PATCH"
     spoil: Callable[[Cluster, str], Any] = field(
-        default=lambda cluster, space: cluster.patch("deployment", "web", space, {"spec": {"minReadySeconds": 1}})
+        default=lambda cluster, space: cluster.apply(deployment("web", env={"A": "9"}), namespace=space)
     )
 
     def run(self, namespace: str, check_mode: bool = False, **connection: Any) -> dict[str, Any]:
@@ -50,7 +50,11 @@ class Case:
 
 
 CASES = {
-    "replicas": Case("k8s_replicas", {"name": "web", "min_replicas": 3, "wait": False}),
+    "replicas": Case(
+        "k8s_replicas",
+        {"name": "web", "min_replicas": 3, "wait": False},
+        spoil=lambda cluster, space: cluster.apply(deployment("web", replicas=1, env={"A": "1"}), namespace=space),
+    ),
     "restart": Case("k8s_rollout", {"name": "web", "state": "restarted", "wait": False}),
     "rollback": Case("k8s_rollout", {"name": "web", "state": "rolled_back", "to_revision": 1, "wait": False}),
     "env": Case("k8s_workload", {"name": "web", "env": {"A": "2"}, "wait": False}),
