@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import nox
@@ -171,6 +172,8 @@ def importer(session: nox.Session) -> None:
 @EACH_CORE
 def compat(session: nox.Session, core: str) -> None:
     """Pure code, and the tests marked `compat`, on every supported ansible-core; the first with old drivers."""
+    if core != min(CORES) and version("ansible-core").startswith(f"{core}."):
+        session.skip("unit and pytest run all of it on this ansible-core, that of .venv")
     wanted = [CORES[core][1], "-r", "tests/requirements-test.txt", "-r", "requirements.txt"]
     oldest = ["--resolution", "lowest-direct"] if core == min(CORES) else []
     session.install(*oldest, *wanted)

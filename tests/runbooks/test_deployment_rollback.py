@@ -56,7 +56,6 @@ def test_break_and_mend(cluster: Cluster, namespace: str) -> None:
     assert any(name.startswith("k8s.image_pull") for name in found)
 
 
-@pytest.mark.compat
 def test_again(cluster: Cluster, namespace: str) -> None:
     history(cluster, namespace, OLD, GOOD, BAD)
     assert roll_back(cluster, namespace).run().rc == 0
@@ -73,7 +72,6 @@ def test_again_with_a_number_that_is_no_longer_there(cluster: Cluster, namespace
     assert (second.rc, changes(second), image(cluster, namespace)) == (0, [], OLD)
 
 
-@pytest.mark.compat
 def test_check_tells_the_truth(cluster: Cluster, namespace: str) -> None:
     history(cluster, namespace, GOOD, BAD)
     since = mark(cluster)

@@ -129,7 +129,6 @@ def test_break_and_mend_pods_that_ask_for_more_than_any_node_has(cluster: Cluste
     assert ready(cluster, namespace) == 2
 
 
-@pytest.mark.compat
 def test_again(cluster: Cluster, namespace: str) -> None:
     starve(cluster, namespace)
     runbook = mend(cluster, namespace)
@@ -151,7 +150,6 @@ def test_again_with_declared_resources(cluster: Cluster, namespace: str) -> None
     assert (lower.rc != 0, changes(lower), "memory_floor" in message(lower)) == (True, [], True)
 
 
-@pytest.mark.compat
 def test_check_tells_the_truth(cluster: Cluster, namespace: str) -> None:
     starve(cluster, namespace)
     runbook, since = mend(cluster, namespace), mark(cluster)

@@ -56,7 +56,6 @@ def test_break_and_mend(cluster: Cluster, namespace: str) -> None:
     assert bystanders(cluster, namespace) == before
 
 
-@pytest.mark.compat
 def test_again(cluster: Cluster, namespace: str) -> None:
     history(cluster, namespace, GOOD)
     moment = a_moment_later()
@@ -67,7 +66,6 @@ def test_again(cluster: Cluster, namespace: str) -> None:
     assert first == restarted_at(cluster, namespace) != ""
 
 
-@pytest.mark.compat
 def test_check_tells_the_truth(cluster: Cluster, namespace: str) -> None:
     history(cluster, namespace, GOOD)
     moment, since = a_moment_later(), mark(cluster)

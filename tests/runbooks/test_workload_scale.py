@@ -74,7 +74,6 @@ def test_break_and_mend_too_few_pods_under_an_autoscaler(cluster: Cluster, shop:
     assert (after["spec"], notes(cluster, "horizontalpodautoscaler", shop)) == (before[mine]["spec"], [])
 
 
-@pytest.mark.compat
 def test_break_and_mend_no_pods_for_a_while_under_keda(cluster: Cluster, shop: str) -> None:
     cluster.apply(scaled_object("web"), namespace=shop)
     before = fingerprint(cluster, shop, OWN)
