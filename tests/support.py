@@ -25,10 +25,10 @@ Task = Mapping[str, Any]
 
 
 def call(
-    name: str, /, check_mode: bool = False, progress: Progress = lambda _line: None, **args: Any
+    module: str, /, check_mode: bool = False, progress: Progress = lambda _line: None, **args: Any
 ) -> dict[str, Any]:
     """The result of a module, run in this process; ValueError when its arguments do not fit its options."""
-    door: Door = import_module(f"ansible_collections.sre.runbooks.plugins.modules.{name}").DOOR
+    door: Door = import_module(f"ansible_collections.sre.runbooks.plugins.modules.{module}").DOOR
     checked = ArgumentSpecValidator(door.spec.arguments(), **door.spec.rules()).validate(args)
     if checked.error_messages:
         raise ValueError("; ".join(checked.error_messages))

@@ -69,4 +69,5 @@ options:
     default: 30.0
 requirements:
   - kubernetes >= 33 (Python package), but not 37.0.2
+  - urllib3 >= 2 (Python package)
 """

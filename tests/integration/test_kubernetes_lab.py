@@ -61,8 +61,7 @@ class TestCluster:
     def test_binds_a_claim_to_a_volume(self, cluster: Cluster, namespace: str) -> None:
         cluster.apply(make.pvc("data", storage_class="fixed"), namespace=namespace)
         cluster.apply(make.volume(f"for-{namespace}", storage_class="fixed"))
-        claim = lambda: cluster.get("pvc", "data", namespace)  # noqa: E731
-        cluster.wait(lambda: claim()["status"]["phase"] == "Bound", 15, "a bound claim")
+        cluster.wait(lambda: cluster.get("pvc", "data", namespace)["status"]["phase"] == "Bound", 15, "a bound claim")
         cluster.delete("pv", f"for-{namespace}")
 
     def test_user_may_do_exactly_what_is_said(self, cluster: Cluster, namespace: str) -> None:
@@ -183,8 +182,9 @@ class TestLife:
         faults.usage(own_cluster, faults.pods(own_cluster, namespace)[0], cpu="190m")
         own_cluster.start_metrics(wait=60)
         own_cluster.apply(make.hpa("app", high=4), namespace=namespace)
-        scaled = lambda: own_cluster.get("deployment", "app", namespace)["spec"]["replicas"] == 4  # noqa: E731
-        own_cluster.wait(scaled, 60, "a scaled Deployment")
+        own_cluster.wait(
+            lambda: own_cluster.get("deployment", "app", namespace)["spec"]["replicas"] == 4, 60, "a scaled Deployment"
+        )
 
 
 #: What to do, and the reason that its pods then show.
@@ -283,8 +283,11 @@ class TestFaults:
         faults.settle(cluster, namespace, make.daemonset("agent"))
         with faults.node_not_ready(cluster, "node-3"):
             assert cluster.kubectl("get", "node", "node-3").stdout.split()[6] == "NotReady"
-            down = lambda: cluster.get("daemonset", "agent", namespace)["status"]["numberReady"] == 2  # noqa: E731
-            cluster.wait(down, 10, "a pod that is not ready as its node is not")
+            cluster.wait(
+                lambda: cluster.get("daemonset", "agent", namespace)["status"]["numberReady"] == 2,
+                10,
+                "a pod that is not ready as its node is not",
+            )
         faults.wait_settled(cluster, namespace, "DaemonSet", "agent")
 
     def test_paused_and_owned(self, cluster: Cluster, namespace: str) -> None:

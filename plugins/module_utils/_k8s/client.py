@@ -110,7 +110,7 @@ class HttpApi:
     """The API over the Kubernetes client's own pool of connections. Writes are never repeated by themselves."""
 
     def __init__(self, line: Line, address: Address) -> None:
-        self._headers = importlib.import_module("urllib3._collections").HTTPHeaderDict
+        self._headers = importlib.import_module("urllib3").HTTPHeaderDict
         self._broken = importlib.import_module("urllib3.exceptions").ProtocolError
         self._line = line
         self._timeout = importlib.import_module("urllib3.util").Timeout(
@@ -193,7 +193,7 @@ class HttpApi:
         data = None if body is None else json.dumps(body)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # whoever sets validate_certs=false knows
-            return self._line.pool.urlopen(
+            return self._line.pool.request(
                 method, url, body=data, headers=headers, timeout=self._timeout, retries=False, redirect=False
             )
 

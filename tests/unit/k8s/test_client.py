@@ -46,7 +46,7 @@ class Pool:
         self.answers = list(answers)
         self.asked: list[tuple[str, str, dict[str, Any]]] = []
 
-    def urlopen(self, method: str, url: str, **options: Any) -> Answer:
+    def request(self, method: str, url: str, **options: Any) -> Answer:
         self.asked.append((method, url, options))
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
@@ -54,7 +54,7 @@ class Pool:
         return answer
 
     def queries(self) -> list[dict[str, str]]:
-        return [{name: one[0] for name, one in parse_qs(urlsplit(url).query).items()} for _, url, _ in self.asked]
+        return [{name: one[0] for name, one in parse_qs(urlsplit(asked[1]).query).items()} for asked in self.asked]
 
 
 def api_of(*answers: Answer | Exception) -> tuple[HttpApi, Pool]:
