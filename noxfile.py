@@ -33,7 +33,7 @@ EACH_CORE = nox.parametrize(["python", "core"], [nox.param(CORES[core][0], core,
 SKIPPED_SANITY = {"2.22": {"pylint": "its plugin is a download from outside the package index"}}
 
 # More would make the clocks in the tests of a small machine lie.
-TWO_AT_ONCE = ("--numprocesses=2", "--dist=loadgroup")
+TWO_AT_ONCE = ("--numprocesses=2", "--maxschedchunk=1")
 
 NOTES = ROOT / ".cache/notes.txt"
 VENV_BIN = Path(sys.executable).parent

@@ -6,13 +6,15 @@ Every claim on the screen is checked; the demo ends with 1 at the first that doe
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,28 @@ class Scene:
 
 def main() -> int:
     """0 when all was as promised, 1 when not, 130 when interrupted. The server is gone in any case."""
+    try:
+        with alone():
+            return _tell()
+    except KeyboardInterrupt:
+        return 130
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Two demos in one clone would take each other's inventory; the second waits."""
+    place = ROOT / INVENTORY
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with place.with_name("lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("Waiting for another demo of this clone to end.", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _tell() -> int:
     begun = time.monotonic()
     try:
         with lab() as world:
@@ -120,9 +144,7 @@ def declare(scene: Scene) -> None:
         "redis_connection": scene.server.connection(),
         "redis_disposable": [DISPOSABLE],
     }
-    path = ROOT / INVENTORY
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.write_text(json.dumps({"redis": {"hosts": {"demo": host}}}, indent=2) + "\n")
+    (ROOT / INVENTORY).write_text(json.dumps({"redis": {"hosts": {"demo": host}}}, indent=2) + "\n")
     say(f'{INVENTORY}:  redis_disposable: ["{DISPOSABLE}"]')
 
 

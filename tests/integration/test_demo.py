@@ -15,8 +15,7 @@ import pytest
 
 from tests.support import ROOT
 
-# Both use the one `.lab/demo` of this clone.
-pytestmark = [pytest.mark.redis, pytest.mark.slow, pytest.mark.xdist_group("demo")]
+pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
 COMMAND = [sys.executable, "-m", "tests.demo"]
 
@@ -36,6 +35,17 @@ def test_it_ends_well_and_leaves_a_report(tmp_path: Path) -> None:
     report = re.search(r"report +(\S+report\.html)", told)
     assert report
     assert Path(report[1]).is_file()
+
+
+def test_a_second_one_waits_and_both_end_well(tmp_path: Path) -> None:
+    """They share the clone's one `.lab/demo`."""
+    begun = [
+        subprocess.Popen(COMMAND, cwd=ROOT, env=environment(tmp_path), stdout=subprocess.PIPE, text=True)
+        for _number in range(2)
+    ]
+    told = [demo.communicate(timeout=120)[0] for demo in begun]
+    assert [demo.returncode for demo in begun] == [0, 0], told
+    assert any("Waiting for another demo" in text for text in told)
     assert not (ROOT / ".lab/demo/inventory.yml").exists()
 
 
