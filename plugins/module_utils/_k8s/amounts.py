@@ -12,6 +12,7 @@ from .._core.errors import Kind, OpsError, bad_parameter
 from .._core.spec import Params
 from .errors import Json
 from .quantity import quantity
+from .workload import containers_of
 
 SIDES = ("requests", "limits")
 _LONGEST = 40
@@ -119,7 +120,7 @@ def refuse_upside_down(after: Json) -> None:
 
 def quality(spec: Json) -> str:
     """The class in which the kubelet puts pods of this spec: the last to go when memory is short is Guaranteed."""
-    containers = [*spec["containers"], *(spec.get("initContainers") or [])]
+    containers = containers_of(spec)
     sides = [((one.get("resources") or {}).get(side) or {}) for one in containers for side in SIDES]
     if not any(what in side for side in sides for what in ("cpu", "memory")):
         return "BestEffort"

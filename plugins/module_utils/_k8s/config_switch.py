@@ -17,6 +17,7 @@ from .errors import Json
 from .kinds import CONFIG_MAP, SECRET
 from .kinds import Kind as ObjectKind
 from .owners import drift, refuse_drift
+from .workload import containers_of
 
 #: Of the annotation on pods that bears what they were started with.
 _PREFIX = "sre.runbooks/checksum-"
@@ -167,7 +168,7 @@ def uses(template: Json, switch: Switch) -> tuple[str, ...]:
 def _uses(spec: Json, switch: Switch) -> Iterator[str]:
     name, fields = switch.manifest["metadata"]["name"], _fields(switch.kind)
     mounted = {volume["name"] for volume in spec.get("volumes") or [] if _mounts(volume, name, fields)}
-    for container in (*spec["containers"], *(spec.get("initContainers") or [])):
+    for container in containers_of(spec):
         whole = (source.get(fields[1]) or {} for source in container.get("envFrom") or [])
         single = ((one.get("valueFrom") or {}).get(fields[0]) or {} for one in container.get("env") or [])
         if any(ref.get("name") == name for ref in whole):

@@ -16,7 +16,7 @@ from .client import Kube
 from .errors import Json
 from .quantity import plain, quantity
 from .template_edit import Wish, meant_container
-from .workload import Workload, pods_of
+from .workload import Workload, container_named, pods_of
 
 _MEBIBYTE = Decimal(1 << 20)
 
@@ -45,8 +45,7 @@ def _out_of_memory(pod: Json, name: str) -> bool:
 
 
 def _limit_of(pod: Json, name: str) -> Decimal | None:
-    containers = [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])]
-    own: Json = next((one for one in containers if one["name"] == name), {})
+    own = container_named(pod, name) or {}
     text = ((own.get("resources") or {}).get("limits") or {}).get("memory")
     return None if text is None else quantity(text)
 

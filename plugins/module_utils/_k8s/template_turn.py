@@ -19,7 +19,7 @@ from .errors import Json
 from .kinds import AUTOSCALER, CONFIG_MAP, DAEMON_SET, DEPLOYMENT, SECRET, VERTICAL_AUTOSCALER
 from .kinds import Kind as ObjectKind
 from .quantity import plain
-from .workload import Workload
+from .workload import Workload, containers_of
 
 _HIDDEN = (Kind.NOT_FOUND, Kind.FORBIDDEN)
 
@@ -39,8 +39,7 @@ class Turn:
     @staticmethod
     def amounts(workload: Workload, side: str) -> dict[str, Json]:
         """Requests or limits of each container by its name."""
-        spec = workload.template["spec"]
-        found = (*spec["containers"], *(spec.get("initContainers") or []))
+        found = containers_of(workload.template["spec"])
         return {str(one["name"]): (one.get("resources") or {}).get(side) or {} for one in found}
 
     def changed(self, side: str, what: str) -> list[str]:
@@ -111,10 +110,9 @@ def _read(kube: Kube, kind: ObjectKind, namespace: str, name: str) -> Json:
 
 def _unresolved(workload: Workload) -> set[tuple[str, str, str]]:
     """What comes from whole objects may bear any name, so there nothing can be told."""
-    spec = workload.template["spec"]
     return {
         (str(one["name"]), name, other)
-        for one in (*spec["containers"], *(spec.get("initContainers") or []))
+        for one in containers_of(workload.template["spec"])
         if not one.get("envFrom")
         for name, other in unresolved(one.get("env") or [])
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 from .._core.redact import digest, redact_text
 from .errors import Json
+from .workload import containers_of
 
 #: Labels that controllers add to the templates they keep.
 _ADDED = ("pod-template-hash", "controller-revision-hash", "pod-template-generation")
@@ -114,7 +115,7 @@ def placement(template: Json) -> str:
     """What decides whether a pod finds room: two templates with the same one fit, or do not fit, alike."""
     spec = template["spec"]
     asked = {name: spec.get(name) for name in _PLACEMENT}
-    asked["requests"] = [one.get("resources") for one in (*spec["containers"], *(spec.get("initContainers") or []))]
+    asked["requests"] = [one.get("resources") for one in containers_of(spec)]
     asked["claims"] = [one for one in spec.get("volumes") or [] if one.get("persistentVolumeClaim")]
     return json.dumps(asked, sort_keys=True)
 
@@ -127,7 +128,7 @@ def references(template: Json) -> tuple[Reference, ...]:
 
 
 def _of_containers(spec: Json) -> Iterator[Reference]:
-    for container in (*spec["containers"], *(spec.get("initContainers") or [])):
+    for container in containers_of(spec):
         for source in container.get("envFrom") or []:
             yield from _named(source, ("configMapRef", "secretRef"))
         for variable in container.get("env") or []:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from .._core.errors import Kind as ErrorKind
 from .._core.errors import OpsError
@@ -151,12 +150,14 @@ def pods_of(kube: Kube, workload: Workload) -> list[Json]:
     return [pod for pod in pods if controller_of(pod).get("uid") in sets]
 
 
+def containers_of(spec: Json) -> tuple[Json, ...]:
+    """The containers of a pod's spec, those that initialize it last."""
+    return (*spec["containers"], *(spec.get("initContainers") or []))
+
+
 def container_named(template: Json, name: str) -> Json | None:
-    """A container of a pod template by its name, init containers too."""
-    spec: dict[str, Any] = template["spec"]
-    return next(
-        (one for one in (*spec["containers"], *(spec.get("initContainers") or [])) if one["name"] == name), None
-    )
+    """A container of a pod, or of a pod template, by its name, init containers too."""
+    return next((one for one in containers_of(template["spec"]) if one["name"] == name), None)
 
 
 def is_ready(pod: Json) -> bool:
