@@ -12,6 +12,7 @@ from .._core.errors import Kind, OpsError, bad_parameter
 from .._core.plan import Severity
 from .._core.spec import Params
 from .maintenance import Due, Judged, Table, Wanted, means
+from .relation import Relation
 
 #: The suboptions of O(index).
 INDEX: Mapping[str, Mapping[str, Any]] = {
@@ -33,15 +34,12 @@ _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""")
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
+class Index(Relation):
     """An index. C(shape) is its definition without its name and table; C(columns) has None for an expression.
 
     C(constraint) names what would break without it; C(builder) is the session that works on it or its table.
     """
 
-    oid: int
-    schema: str
-    name: str
     table: int
     table_name: str
     kind: str
@@ -60,14 +58,6 @@ class Index:
     scans: int
     may: bool
     builder: int | None = None
-
-    @property
-    def qualified(self) -> str:
-        return f"{self.schema}.{self.name}"
-
-    @property
-    def subject(self) -> str:
-        return f"{self.qualified} oid={self.oid}"
 
     def as_dict(self) -> dict[str, Any]:
         return {"index": self.qualified, "table": self.table_name, "definition": self.shape, "bytes": self.bytes}

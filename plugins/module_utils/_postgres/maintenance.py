@@ -14,6 +14,7 @@ from .._core.plan import Finding, Severity, Spared
 from .._core.spec import Params
 from .._core.units import parse_seconds, parse_size
 from .horizon import Holder
+from .relation import Relation
 
 TASKS = ("vacuum", "analyze", "reindex", "drop_leftovers", "refresh", "create_index")
 #: Options with a default; its type is the option's.
@@ -104,12 +105,9 @@ def _seconds(params: Params, name: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class Table(Relation):
     """A table, a materialized view, or the parent of partitions (C(kind) r, m, p), as the statistics know it."""
 
-    oid: int
-    schema: str
-    name: str
     kind: str
     bytes: int
     tuples: float
@@ -126,15 +124,6 @@ class Table:
     index_scans: int
     may: bool
     worked_by: int | None = None
-
-    @property
-    def qualified(self) -> str:
-        return f"{self.schema}.{self.name}"
-
-    @property
-    def subject(self) -> str:
-        """Its name, and the oid that a table made anew would not have."""
-        return f"{self.qualified} oid={self.oid}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from graphlib import TopologicalSorter
 from .._core.plan import Severity
 from .client import Session
 from .maintenance import Due, Judged, Wanted, means
+from .relation import Relation
 
 _MARK = re.compile(r"\s*\[refreshed (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)\]\s*$")
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
@@ -29,25 +30,14 @@ SELECT DISTINCT r.ev_class::int8 AS view, d.refobjid::int8 AS source
 
 
 @dataclass(frozen=True, slots=True)
-class MatView:
+class MatView(Relation):
     """A materialized view. C(concurrent) is true where a unique index on plain columns allows CONCURRENTLY."""
 
-    oid: int
-    schema: str
-    name: str
     populated: bool
     concurrent: bool
     comment: str
     bytes: int
     may: bool
-
-    @property
-    def qualified(self) -> str:
-        return f"{self.schema}.{self.name}"
-
-    @property
-    def subject(self) -> str:
-        return f"{self.qualified} oid={self.oid}"
 
     @property
     def refreshed(self) -> datetime | None:
