@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,11 @@ class Stage:
 
     def as_dict(self) -> dict[str, Any]:
         return {"stage": self.name, "ok": self.ok, "ms": self.ms, "detail": self.detail, "code": self.code}
+
+
+def milliseconds_since(start: float) -> float:
+    """What a part of the way took that began at this moment of C(time.monotonic)."""
+    return round((time.monotonic() - start) * 1000, 1)
 
 
 def where_it_ended(product: str, subject: str, stages: tuple[Stage, ...]) -> tuple[Finding, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 from .._core.errors import Kind, OpsError
 from .._core.plan import Finding, Severity, Target
 from .._core.spec import Params
-from .._core.stages import Stage, where_it_ended
+from .._core.stages import Stage, milliseconds_since, where_it_ended
 from . import line
 from .address import Address, address_of, managed_by
 from .client import DriverSession, Postgres, Row, Session, expect, identify
@@ -119,12 +119,8 @@ def _timed(name: str, way: Way) -> Stage:
         known = translate(error)
         if known is None or known.code == "wrong_target":
             raise
-        return Stage(name, False, _since(start), known.message, known.code or known.kind.value, known.hint)
-    return Stage(name, None if detail is None else True, _since(start), detail or "not needed")
-
-
-def _since(start: float) -> float:
-    return round((time.monotonic() - start) * 1000, 1)
+        return Stage(name, False, milliseconds_since(start), known.message, known.code or known.kind.value, known.hint)
+    return Stage(name, None if detail is None else True, milliseconds_since(start), detail or "not needed")
 
 
 def _resolve(way: Way) -> str | None:
