@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from tests.bench.bundle import kubernetes_core
-from tests.bench.measure import CACHE, Contender, Failed, Stage, environment
+from tests.bench.measure import Contender, Failed, Stage, with_bundle
 from tests.bench.sick_cluster import FAULTS, LOOK_ALIKES, NAMESPACES, expected, populate, wards
 from tests.bench.stats import Reading, Results, Target, mebibytes, ratio, seconds, summarize, table, verdicts
 from tests.lab.kubernetes_build import unavailable
@@ -71,15 +71,11 @@ def _tellers(stage: Stage, cluster: Cluster, told: dict[str, dict[str, str]]) ->
         commands[CORE] = [*calls, "core", str(cluster.kubeconfig)]
 
     def run(name: str) -> Reading:
-        reading, said = stage.metered(commands[name], {"PYTHONPATH": _path(stage)})
+        reading, said = stage.metered(commands[name], with_bundle(stage))
         told[name] = _ranked_first(json.loads(said)) if name == OURS else json.loads(said)
         return reading
 
     return [Contender(name, lambda name=name: run(name)) for name in commands]  # type: ignore[misc]
-
-
-def _path(stage: Stage) -> str:
-    return f"{environment(stage.scratch)['PYTHONPATH']}:{CACHE}/collections"
 
 
 def _ranked_first(result: Mapping[str, Any]) -> dict[str, str]:
@@ -112,7 +108,7 @@ def _restarts(stage: Stage, cluster: Cluster) -> list[Contender]:
 
     def core() -> Reading:
         command = [sys.executable, "-m", "tests.bench.kubernetes_calls", "restart", str(cluster.kubeconfig), namespace]
-        return stage.metered(command, {"PYTHONPATH": _path(stage)})[0]
+        return stage.metered(command, with_bundle(stage))[0]
 
     def tool() -> Reading:
         quoted = " ".join(kubectl)

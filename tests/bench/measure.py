@@ -108,6 +108,11 @@ def environment(scratch: Path) -> dict[str, str]:
     }
 
 
+def with_bundle(stage: Stage) -> dict[str, str]:
+    """For a process of its own that imports a peer's module as a module of Python."""
+    return {"PYTHONPATH": f"{environment(stage.scratch)['PYTHONPATH']}:{CACHE}/collections"}
+
+
 @contextlib.contextmanager
 def load(regime: str) -> Iterator[None]:
     """`loaded`: one busy loop for each core, at the priority of all others, from outside the measured work."""

@@ -18,7 +18,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection
 
 from tests.bench.bundle import community_postgresql
-from tests.bench.measure import CACHE, ROOT, Contender, Failed, Stage, environment, play, tasks
+from tests.bench.measure import ROOT, Contender, Failed, Stage, environment, play, tasks, with_bundle
 from tests.bench.stats import (
     Reading,
     Results,
@@ -243,7 +243,7 @@ def _callers(stage: Stage, server: PostgresServer, ours: str, peer: str) -> list
         command = [sys.executable, "-m", "tests.bench.postgres_calls", who, json.dumps(login), "20"]
 
         def run() -> Reading:
-            reading, said = stage.metered(command, {"PYTHONPATH": _path(stage)})
+            reading, said = stage.metered(command, with_bundle(stage))
             return {**reading, **json.loads(said)}
 
         return run
@@ -252,10 +252,6 @@ def _callers(stage: Stage, server: PostgresServer, ours: str, peer: str) -> list
     if community_postgresql():
         found.append(Contender(peer, caller("peer", _peers_login(server))))
     return found
-
-
-def _path(stage: Stage) -> str:
-    return f"{environment(stage.scratch)['PYTHONPATH']}:{CACHE}/collections"
 
 
 def _plays(stage: Stage, server: PostgresServer) -> list[Contender]:

@@ -5,20 +5,16 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
-import ssl
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.lab.kubernetes_api import ApiError
 from tests.lab.kubernetes_cluster import Cluster
+from tests.lab.kubernetes_https import JsonHandler, served
 from tests.lab.kubernetes_members import metrics_documents
 from tests.lab.kubernetes_objects import Document
-from tests.lab.process import HOST
 
 API = "/apis/metrics.k8s.io/v1beta1"
 
@@ -58,7 +54,7 @@ def measured(cluster: Cluster) -> Iterator[Usage]:
     """The metrics API of the whole cluster, for as long as it is open."""
     cluster.prove_own()
     usage = Usage(cluster)
-    with _served(cluster, usage) as port:
+    with served(cluster, "usage", _handler(usage)) as port:
         service, registration = metrics_documents(port)
         cluster.apply(service, registration)
         try:
@@ -88,31 +84,9 @@ def _answer(usage: Usage, target: str) -> Any:
     return {"kind": "PodMetricsList", "apiVersion": "metrics.k8s.io/v1beta1", "metadata": {}, "items": items}
 
 
-@contextlib.contextmanager
-def _served(cluster: Cluster, usage: Usage) -> Iterator[int]:
-    class Handler(BaseHTTPRequestHandler):
+def _handler(usage: Usage) -> type[JsonHandler]:
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
-            data = json.dumps(_answer(usage, self.path)).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            with contextlib.suppress(OSError):  # who asked has not waited
-                self.wfile.write(data)
+            self.say(_answer(usage, self.path))
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Silent."""
-
-    server = ThreadingHTTPServer((HOST, 0), Handler)
-    server.daemon_threads = True
-    server.block_on_close = False
-    pair = cluster.authority.server("usage")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pair.crt, pair.key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()
+    return Handler

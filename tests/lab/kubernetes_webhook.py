@@ -6,15 +6,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import ssl
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tests.lab.kubernetes_cluster import Cluster
+from tests.lab.kubernetes_https import JsonHandler, served
 from tests.lab.kubernetes_objects import named
 from tests.lab.process import HOST
 
@@ -51,7 +49,7 @@ def admission(
     The API allows no webhook with side effects that would refuse a dry run: this one tells `NoneOnDryRun`."""
     cluster.prove_own()
     webhook = Webhook(deny, seconds)
-    with _served(cluster, webhook) as port:
+    with served(cluster, "webhook", _handler(webhook)) as port:
         name = f"lab-{namespace}"
         configuration = _configuration(cluster, name, namespace, port, resources)
         cluster.apply(configuration)
@@ -93,34 +91,11 @@ def _asked(cluster: Cluster, webhook: Webhook, namespace: str) -> bool:
     return bool(webhook.seen)
 
 
-@contextlib.contextmanager
-def _served(cluster: Cluster, webhook: Webhook) -> Iterator[int]:
-    class Handler(BaseHTTPRequestHandler):
+def _handler(webhook: Webhook) -> type[JsonHandler]:
+    class Handler(JsonHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             answer = {"apiVersion": body["apiVersion"], "kind": body["kind"]}
-            data = json.dumps({**answer, "response": webhook.judge(body["request"])}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            with contextlib.suppress(OSError):  # who asked has not waited
-                self.wfile.write(data)
+            self.say({**answer, "response": webhook.judge(body["request"])})
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Silent: `seen` tells."""
-
-    server = ThreadingHTTPServer((HOST, 0), Handler)
-    server.daemon_threads = True
-    server.block_on_close = False
-    pair = cluster.authority.server("webhook")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pair.crt, pair.key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()
+    return Handler
